@@ -1,0 +1,2 @@
+//! packet
+#![no_std]
