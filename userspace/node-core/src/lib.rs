@@ -1,1 +1,2 @@
-//! node-core
+//! The sans-IO node.
+pub mod filter;

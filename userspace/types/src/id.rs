@@ -1,0 +1,60 @@
+//! Identifiers as the control protocol spells them. Numbers stay numbers in JSON, as in Go's tailcfg.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+macro_rules! number {
+    ($(#[$doc:meta])* $name:ident($inner:ty)) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(transparent)]
+        pub struct $name(pub $inner);
+
+        impl $name {
+            /// Go's `omitempty`: the zero id is absent on the wire.
+            pub fn is_zero(&self) -> bool {
+                self.0 == 0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+    };
+}
+
+number! {
+    /// A node's number, unique in its network (`tailcfg.NodeID`).
+    NodeId(i64)
+}
+number! {
+    /// A user's number (`tailcfg.UserID`).
+    UserId(i64)
+}
+number! {
+    /// A DERP region's number; 0 is "none", 900-999 are for the network's own regions.
+    RegionId(i32)
+}
+number! {
+    /// What a client or server understands (`tailcfg.CapabilityVersion`).
+    CapabilityVersion(u32)
+}
+
+impl CapabilityVersion {
+    /// The version this code was written against and reports.
+    pub const CURRENT: Self = Self(130);
+}
+
+/// A node's stable text id (`tailcfg.StableNodeID`), opaque.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct StableNodeId(pub String);
+
+impl fmt::Display for StableNodeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
