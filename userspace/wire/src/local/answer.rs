@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use types::{MachinePublic, NodePublic, StableNodeId, UserId};
 
 use super::{Prefs, go};
-use crate::control::{DerpMap, DnsConfig, FilterRule, Node, PeerCapMap, UserProfile};
+use crate::control::{CapMap, DerpMap, DnsConfig, FilterRule, Node, UserProfile};
 
 /// The body of `start`.
 #[derive(Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -50,11 +50,11 @@ pub struct WhoIsResponse {
     /// Its owner.
     pub user_profile: UserProfile,
     /// What its packets are granted here.
-    pub cap_map: Option<PeerCapMap>,
+    pub cap_map: Option<CapMap>,
 }
 
 /// One login on this machine; we have exactly one.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
 pub struct LoginProfile {
     /// Four hex digits.

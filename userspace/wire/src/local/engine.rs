@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use types::NodePublic;
 
 use super::go;
+use crate::control::Time;
 
 /// Sums over all peers, and each live peer.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,6 +39,5 @@ pub struct PeerStatusLite {
     /// Bytes received from it.
     pub rx_bytes: i64,
     /// Its last handshake with us.
-    #[serde(with = "go::time")]
-    pub last_handshake: Option<Timestamp>,
+    pub last_handshake: Time,
 }

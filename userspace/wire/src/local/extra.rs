@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use types::{NodePublic, RegionId};
 
 use super::go;
+use crate::control::Time;
 
 /// The kernel's side, in `status`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,8 +40,7 @@ pub struct DropCount {
 #[serde(default, rename_all = "PascalCase")]
 pub struct Netcheck {
     /// When it was measured.
-    #[serde(with = "go::time")]
-    pub now: Option<Timestamp>,
+    pub now: Time,
     /// A STUN round trip completed.
     #[serde(rename = "UDP")]
     pub udp: bool,
@@ -102,8 +101,7 @@ pub struct PathReport {
 #[serde(default, rename_all = "PascalCase")]
 pub struct TraceLine {
     /// When userspace read it.
-    #[serde(with = "go::time")]
-    pub time: Option<Timestamp>,
+    pub time: Time,
     /// Program, verdict, reason, addresses, length.
     pub text: String,
 }

@@ -3,14 +3,14 @@
 //! One table makes the struct, the names of its fields and the masked edit: adding a pref is one line.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use types::StableNodeId;
 
 use super::go;
-use crate::control::UserProfile;
+use crate::control::{Addr, UserProfile};
 
 macro_rules! prefs {
     ($($(#[doc = $doc:expr])* $(#[serde $serde:tt])* $name:literal $variant:ident $field:ident: $type:ty;)*) => {
@@ -61,8 +61,7 @@ prefs! {
     /// The exit node, by id.
     "ExitNodeID" ExitNodeId exit_node_id: StableNodeId;
     /// The exit node, by address, until the netmap tells its id.
-    #[serde(with = "go::addr")]
-    "ExitNodeIP" ExitNodeIp exit_node_ip: Option<IpAddr>;
+    "ExitNodeIP" ExitNodeIp exit_node_ip: Addr;
     /// `any`: let the node choose an exit node.
     #[serde(skip_serializing_if = "String::is_empty")]
     "AutoExitNode" AutoExitNode auto_exit_node: String;
@@ -244,7 +243,7 @@ pub struct AppConnectorPrefs {
 }
 
 /// What a registration leaves in the prefs (`types/persist`), as a client may see it: the keys always read as zero.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Persist {
     #[serde(rename = "PrivateNodeKey", skip_deserializing)]

@@ -10,7 +10,7 @@ use types::{NodeId, NodePublic, StableNodeId, UserId};
 
 use super::extra::DataPlane;
 use super::{State, go};
-use crate::control::{ClientVersion, DnsRecord, Location, NodeCapMap, UserProfile};
+use crate::control::{CapMap, ClientVersion, DnsRecord, Location, Time, UserProfile};
 
 /// The whole network as this node sees it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -145,17 +145,13 @@ pub struct PeerStatus {
     /// Bytes sent to it.
     pub tx_bytes: i64,
     /// When it registered.
-    #[serde(with = "go::time")]
-    pub created: Option<Timestamp>,
+    pub created: Time,
     /// When we last sent to it.
-    #[serde(with = "go::time")]
-    pub last_write: Option<Timestamp>,
+    pub last_write: Time,
     /// When control last saw it; only while offline.
-    #[serde(with = "go::time")]
-    pub last_seen: Option<Timestamp>,
+    pub last_seen: Time,
     /// Last WireGuard handshake.
-    #[serde(with = "go::time")]
-    pub last_handshake: Option<Timestamp>,
+    pub last_handshake: Time,
     /// Connected to control.
     pub online: bool,
     /// It is our exit node.
@@ -176,7 +172,7 @@ pub struct PeerStatus {
     pub capabilities: Vec<String>,
     /// Its capabilities and their values.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub cap_map: Option<NodeCapMap>,
+    pub cap_map: Option<CapMap>,
     /// Its SSH host keys.
     #[serde(rename = "sshHostKeys", with = "go::nil", skip_serializing_if = "Vec::is_empty")]
     pub ssh_host_keys: Vec<String>,
