@@ -7,6 +7,7 @@
 
 mod config;
 mod error;
+pub mod local_api;
 
 pub use config::{Config, DEFAULT_DEVICE, DEFAULT_PORT, DEFAULT_RULE_PRIORITY, DEFAULT_TABLE, WireguardMode};
 pub use error::Error;
