@@ -2,3 +2,9 @@
 
 pub mod control;
 pub mod local;
+
+pub mod derp;
+pub mod disco;
+pub mod geneve;
+pub mod nacl;
+pub mod stun;
