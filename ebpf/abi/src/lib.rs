@@ -1,2 +1,56 @@
-//! abi
+//! What the kernel programs and the loader agree on: map keys and values, reasons, limits.
+//!
+//! Plain old data. Every struct is `repr(C)` without implicit padding, because the kernel compares and hashes map keys as
+//! bytes. Addresses and ports are bytes in network order. Deliberately not here: any logic (`packet`), and the maps
+//! themselves (`programs/src/maps.rs`).
 #![no_std]
+
+mod config;
+mod filter;
+mod flow;
+#[cfg(feature = "user")]
+mod pod;
+mod reason;
+
+pub use config::{Config, Object, TRACE_DROPS, TRACE_ON};
+pub use filter::{AddressKey, PairKey, PortRange, Side, Span};
+pub use flow::{FlowKey, FlowRegion, PeerKey};
+pub use reason::{Counter, Program, REASONS, Reason, Verdict};
+
+/// Folder of the pins below `/sys/fs/bpf/underpass`. Any change of a map's layout or meaning needs a new one.
+pub const PIN_VERSION: &str = "v1";
+
+/// Distinct prefixes of one filter, sources and destinations together; the maps hold two generations.
+pub const MAX_PREFIXES: u32 = 65_536;
+/// Pairs of source class and destination class of one filter that some rule opens.
+pub const MAX_PAIRS: u32 = 65_536;
+/// Port ranges of one filter, after merging and sharing. `log2` of it bounds the program's search.
+pub const MAX_RANGES: u32 = 65_536;
+
+/// Reply flows one peer can hold: as many as Tailscale holds for all peers together (`wgengine/filter/filter.go`, `lruMax`).
+pub const FLOWS_PER_REGION: u32 = 512;
+/// Regions of the flow table. Peer slot `n` uses region `n % FLOW_REGIONS`.
+pub const FLOW_REGIONS: u32 = 64;
+/// Reply flows of a node.
+pub const MAX_FLOWS: u32 = FLOWS_PER_REGION * FLOW_REGIONS;
+/// How long a flow without outbound packets still lets replies in (RFC 4787 REQ-5: 5 minutes recommended), in nanoseconds.
+pub const FLOW_IDLE_NS: u64 = 300 * 1_000_000_000;
+/// Prefixes of all peers, for finding the region of a flow.
+pub const MAX_PEER_PREFIXES: u32 = 65_536;
+/// Attachments one set of programs can have: underlay devices and the tunnel.
+pub const MAX_ATTACHMENTS: u32 = 256;
+
+/// An IPv4 or IPv6 address as the packet carries it: words in memory order, IPv4 in the first and zeros behind.
+///
+/// Words, not bytes: the BPF target has no unaligned access, so byte arrays would be copied byte by byte.
+pub type Address = [u32; 4];
+
+/// Address family, as the keys carry it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum Family {
+    /// IPv4.
+    V4 = 4,
+    /// IPv6.
+    V6 = 6,
+}

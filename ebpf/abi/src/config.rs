@@ -1,0 +1,30 @@
+//! What the loader tells the programs at run time.
+
+/// Value of the `CONFIG` map. All zero is valid: nothing is steered, nothing traced.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Config {
+    /// WireGuard's UDP port, network order; zero switches steering off.
+    pub wireguard_port: [u8; 2],
+    /// UDP port the controller's own sockets are bound to, network order.
+    pub controller_port: [u8; 2],
+    /// [`TRACE_ON`], [`TRACE_DROPS`], or zero.
+    pub trace: u32,
+    /// Trace only packets from or to this IPv4 address; zero with `trace_v6` zero: all packets.
+    pub trace_v4: u32,
+    /// Trace only packets from or to this IPv6 address.
+    pub trace_v6: crate::Address,
+}
+
+/// Trace every packet that a program decides about.
+pub const TRACE_ON: u32 = 1;
+/// Trace only what is dropped. Needs [`TRACE_ON`].
+pub const TRACE_DROPS: u32 = 2;
+
+/// Value of the `OBJECT` map: which build of the programs is attached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Object {
+    /// SHA-256 of the object file.
+    pub hash: [u8; 32],
+}

@@ -1,0 +1,58 @@
+//! Keys and values of the reply-flow table.
+//!
+//! Outbound UDP and SCTP open a flow; its replies pass the filter. The table is bounded without ever evicting a live
+//! flow: each flow occupies one place of `FLOW_RING`, each peer owns one region of the ring, and a new flow takes a
+//! place whose flow has expired or is not remembered at all.
+
+use crate::{Address, Family};
+
+/// A flow as seen from here. The value in `FLOWS` is the time of its last outbound packet, in nanoseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(C)]
+pub struct FlowKey {
+    /// Our side.
+    pub local: Address,
+    /// The peer's side.
+    pub remote: Address,
+    /// Our port, network order.
+    pub local_port: [u8; 2],
+    /// The peer's port, network order.
+    pub remote_port: [u8; 2],
+    /// IANA protocol number.
+    pub protocol: u8,
+    /// A [`Family`]; zero in a ring place never used.
+    pub family: u8,
+    /// Zero.
+    pub zero: [u8; 2],
+}
+
+/// Finds the peer slot (a `u32`) that an address is routed to, by longest prefix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(C)]
+pub struct PeerKey {
+    /// A [`Family`].
+    pub family: u8,
+    /// Zero.
+    pub zero: [u8; 3],
+    /// The address.
+    pub address: Address,
+}
+
+impl PeerKey {
+    /// Bits before the address.
+    pub const HEAD_BITS: u32 = 32;
+
+    /// The key of `address`.
+    #[inline(always)]
+    pub const fn new(family: Family, address: Address) -> Self {
+        Self { family: family as u8, zero: [0; 3], address }
+    }
+}
+
+/// State of one region of the flow ring.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct FlowRegion {
+    /// Places handed out so far; the next is this modulo the region's size.
+    pub cursor: u64,
+}

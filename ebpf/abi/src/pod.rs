@@ -1,0 +1,13 @@
+//! Marks the ABI as plain bytes for the loader.
+#![expect(unsafe_code, reason = "aya's marker trait is unsafe to implement")]
+
+use crate::{AddressKey, Config, Counter, FlowKey, FlowRegion, Object, PairKey, PeerKey, PortRange, Span};
+
+macro_rules! pod {
+    ($($name:ident)*) => {$(
+        // SAFETY: `repr(C)`, integers only, every byte belongs to a field, and any bytes are a valid value.
+        unsafe impl aya::Pod for $name {}
+    )*};
+}
+
+pod! { AddressKey Config Counter FlowKey FlowRegion Object PairKey PeerKey PortRange Span }

@@ -1,0 +1,134 @@
+//! Why a program let a packet pass, dropped it or handed it to the controller.
+//!
+//! One enum is the verdict, the index of the counter, the label of the metric and the text of the CLI, so that they can
+//! never disagree. Labels are Tailscale's where Tailscale has one (`util/usermetric/metrics.go`).
+
+/// A program of the object; the order is the layout of the counters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u32)]
+pub enum Program {
+    /// Underlay ingress: DISCO and STUN go to the controller.
+    Steer = 0,
+    /// Tunnel ingress: the packet filter.
+    FromTunnel = 1,
+    /// Tunnel egress: remembers outbound flows, so that their replies pass.
+    IntoTunnel = 2,
+}
+
+impl Program {
+    /// Every program.
+    pub const ALL: [Self; 3] = [Self::Steer, Self::FromTunnel, Self::IntoTunnel];
+
+    /// The program's name: its symbol in the object, its pin and its metric label.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Steer => "steer",
+            Self::FromTunnel => "from_tunnel",
+            Self::IntoTunnel => "into_tunnel",
+        }
+    }
+}
+
+/// What happens to the packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Verdict {
+    /// On to the kernel's stack (and to other programs on the hook).
+    Pass,
+    /// To the controller's socket, untouched.
+    Deliver,
+    /// Nowhere.
+    Drop,
+}
+
+macro_rules! reasons {
+    ($($(#[$doc:meta])* $name:ident = $index:literal, $label:literal, $verdict:ident;)*) => {
+        /// Why. The number is stable within one pin version.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[repr(u32)]
+        pub enum Reason { $($(#[$doc])* $name = $index,)* }
+
+        /// How many reasons there are.
+        pub const REASONS: u32 = [$(Reason::$name),*].len() as u32;
+
+        impl Reason {
+            /// Every reason, in the order of its index.
+            pub const ALL: [Self; REASONS as usize] = [$(Self::$name),*];
+
+            /// Text for metrics, traces and the CLI.
+            pub const fn label(self) -> &'static str {
+                match self { $(Self::$name => $label,)* }
+            }
+
+            /// What the reason does to the packet.
+            pub const fn verdict(self) -> Verdict {
+                match self { $(Self::$name => Verdict::$verdict,)* }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// Not a packet this program decides about. Never counted: it is nearly all of an underlay's traffic.
+    NotOurs = 0, "not_ours", Pass;
+    /// A DISCO message to the WireGuard port.
+    Disco = 1, "disco", Deliver;
+    /// A STUN binding response to the WireGuard port.
+    Stun = 2, "stun", Deliver;
+    /// DISCO or STUN, but no socket is bound to the controller port: the controller is down.
+    NoController = 3, "no_controller", Pass;
+    /// DISCO or STUN to the WireGuard port of another machine, which we only route.
+    Transit = 4, "transit", Pass;
+    /// DISCO or STUN, but the kernel refused to assign the controller's socket.
+    NotAssigned = 5, "not_assigned", Pass;
+
+    /// TCP of a connection that exists: not a SYN.
+    TcpEstablished = 6, "tcp_established", Pass;
+    /// A rule allows it.
+    Rule = 7, "rule", Pass;
+    /// The answer to a UDP or SCTP flow that we started.
+    Reply = 8, "reply", Pass;
+    /// An ICMP error or echo reply.
+    IcmpReply = 9, "icmp_reply", Pass;
+    /// A later fragment; the first one was judged, and without it nothing is reassembled.
+    LaterFragment = 10, "later_fragment", Pass;
+    /// Tailscale's own messages inside the tunnel (IP protocol 99).
+    Tsmp = 11, "tsmp", Pass;
+    /// No filter is loaded: nothing comes in.
+    NoFilter = 12, "no_filter", Drop;
+    /// Too short, or its lengths contradict each other.
+    TooShort = 13, "too_short", Drop;
+    /// A fragment that could overlap a transport header (RFC 1858).
+    TinyFragment = 14, "fragment", Drop;
+    /// A protocol number no packet may have, IPv6 hop-by-hop options, or not IP.
+    UnknownProtocol = 15, "unknown_protocol", Drop;
+    /// To a multicast group.
+    Multicast = 16, "multicast", Drop;
+    /// To a link-local address.
+    LinkLocal = 17, "link_local_unicast", Drop;
+    /// To an address that is neither ours nor advertised by us.
+    NotLocal = 18, "not_local", Drop;
+    /// No rule allows it.
+    Acl = 19, "acl", Drop;
+
+    /// A new outbound flow, remembered for its replies.
+    FlowAdded = 20, "flow_added", Pass;
+    /// A new outbound flow, not remembered: the peer's share of the flow table is full of live flows.
+    FlowRefused = 21, "flow_refused", Pass;
+}
+
+impl Reason {
+    /// Position of this reason's counter of `program`.
+    pub const fn counter(self, program: Program) -> u32 {
+        program as u32 * REASONS + self as u32
+    }
+}
+
+/// Packets and bytes, per CPU.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Counter {
+    /// Packets; a super-packet counts once.
+    pub packets: u64,
+    /// Bytes of those packets as the hook sees them (with an Ethernet header on Ethernet devices).
+    pub bytes: u64,
+}
