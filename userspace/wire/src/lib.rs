@@ -1,6 +1,7 @@
 //! Wire formats: bytes to structs and back, no state, no IO. One module a protocol.
 
 pub mod control;
+pub mod ts2021;
 pub mod local;
 
 pub mod derp;
