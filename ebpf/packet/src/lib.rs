@@ -1,2 +1,21 @@
-//! packet
+//! What a packet is and what to do with it, as pure functions over "give me the words at this offset".
+//!
+//! The same code runs in the kernel (`programs` implements [`Frame`] and the lookups on the program's context and maps)
+//! and on the host, where it is tested without root. Deliberately not here: maps, helpers, counters, and link layers: a
+//! frame begins at its network header, because the kernel knows where that is, with or without Ethernet and VLAN tags.
 #![no_std]
+
+mod classify;
+mod filter;
+mod flow;
+mod frame;
+mod ip;
+pub mod proto;
+mod steer;
+
+pub use classify::{Class, classify};
+pub use filter::{Lookups, decide};
+pub use flow::{outbound, reply_of};
+pub use frame::{Bytes, Frame};
+pub use ip::{Ip, Piece};
+pub use steer::{Found, for_controller};

@@ -1,0 +1,30 @@
+//! A packet as something that gives words at an offset.
+
+/// A packet, from its network header on.
+#[expect(clippy::len_without_is_empty, reason = "no caller asks, and a hook never sees an empty packet")]
+pub trait Frame {
+    /// `N` words of four bytes each, in memory order (use `u32::from_be`), or `None` past the end.
+    fn words<const N: usize>(&self, offset: usize) -> Option<[u32; N]>;
+
+    /// Bytes from the network header to the end.
+    fn len(&self) -> usize;
+}
+
+/// A packet in ordinary memory.
+#[derive(Clone, Copy, Debug)]
+pub struct Bytes<'a>(pub &'a [u8]);
+
+impl Frame for Bytes<'_> {
+    fn words<const N: usize>(&self, offset: usize) -> Option<[u32; N]> {
+        let bytes = self.0.get(offset..offset.checked_add(4 * N)?)?;
+        let mut words = [0; N];
+        for (word, four) in words.iter_mut().zip(bytes.chunks_exact(4)) {
+            *word = u32::from_ne_bytes([four[0], four[1], four[2], four[3]]);
+        }
+        Some(words)
+    }
+
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+}
