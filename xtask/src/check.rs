@@ -265,10 +265,8 @@ fn lengths(root: &Path) -> anyhow::Result<()> {
 
 /// First line and length of each function. rustfmt closes a function at the indent of its first line.
 fn functions(lines: &[&str]) -> Vec<(usize, usize)> {
-    let is_head = |line: &str| {
-        let words: Vec<&str> = line.split(['(', '<']).next().unwrap_or_default().split_whitespace().collect();
-        words.contains(&"fn") && !line.trim_start().starts_with("//")
-    };
+    let is_head =
+        |line: &str| !line.trim_start().starts_with("//") && line.split_whitespace().any(|word| word == "fn");
     let heads = lines.iter().enumerate().filter(|(_, line)| is_head(line));
     let length = |from: usize, head: &str| {
         let close = format!("{}}}", &head[..head.len() - head.trim_start().len()]);
