@@ -29,7 +29,9 @@ pub enum Error {
     )]
     NoKernelWireguard(String),
     /// A link of that name exists and is no WireGuard device, or nothing of that name exists.
-    #[error("{0} is not a WireGuard device: no kernel WireGuard link and no UAPI socket answers by that name")]
+    #[error(
+        "{0} is not a WireGuard device: no kernel WireGuard link and no UAPI socket answers by that name"
+    )]
     NotWireguard(String),
     /// The `nft` binary is not installed.
     #[error("cannot find the `nft` command: install the nftables package")]

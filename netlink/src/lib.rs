@@ -9,11 +9,13 @@
 mod address;
 mod error;
 mod handle;
+mod kernel;
 mod link;
 mod neighbor;
 mod nft;
 mod route;
 mod rule;
+mod socket;
 pub mod sysctl;
 mod uapi;
 mod watch;

@@ -3,7 +3,15 @@
 //! Links are addressed by name where they are changed, because a name is what an operator reads in the error, and by
 //! index where other objects point at them. Deliberately not here: other kinds of links to create.
 
-use crate::{Handle, Result};
+use std::fmt;
+
+use netlink_packet_route::RouteNetlinkMessage as Message;
+use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage};
+use nix::errno::Errno;
+use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_EXCL};
+
+use crate::socket::Doing;
+use crate::{Error, Handle, Result};
 
 /// What drives a link.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -60,7 +68,9 @@ impl Handle {
     /// # Errors
     /// When the kernel refuses the dump.
     pub async fn links(&self) -> Result<Vec<Link>> {
-        Err(crate::Error::NoNft)
+        let doing = Doing { action: "list", object: &"links" };
+        let answers = self.route.dump(Message::GetLink(LinkMessage::default()), doing).await?;
+        Ok(answers.iter().filter_map(Link::from_answer).collect())
     }
 
     /// The link of that name, or `None`.
@@ -68,7 +78,7 @@ impl Handle {
     /// # Errors
     /// When the kernel refuses for another reason than absence.
     pub async fn link(&self, name: &str) -> Result<Option<Link>> {
-        Err(crate::Error::NoNft)
+        self.find_link(named(name), &Name(name)).await
     }
 
     /// The link of that index, or `None`.
@@ -76,7 +86,17 @@ impl Handle {
     /// # Errors
     /// When the kernel refuses for another reason than absence.
     pub async fn link_by_index(&self, index: u32) -> Result<Option<Link>> {
-        Err(crate::Error::NoNft)
+        let mut message = LinkMessage::default();
+        message.header.index = index;
+        self.find_link(message, &format_args!("link number {index}")).await
+    }
+
+    async fn find_link(&self, message: LinkMessage, object: &dyn fmt::Display) -> Result<Option<Link>> {
+        match self.route.ask(Message::GetLink(message), Doing { action: "look up", object }).await {
+            Ok(answer) => Ok(answer.as_ref().and_then(Link::from_answer)),
+            Err(error) if error.is_missing() => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// Creates a kernel WireGuard link, down and without keys. Its UDP socket will live in this handle's namespace.
@@ -84,7 +104,18 @@ impl Handle {
     /// # Errors
     /// [`crate::Error::NoKernelWireguard`] when the kernel has no WireGuard; `is_taken` when the name exists.
     pub async fn create_wireguard(&self, name: &str) -> Result<Link> {
-        Err(crate::Error::NoNft)
+        let doing = Doing { action: "create WireGuard", object: &Name(name) };
+        let mut message = named(name);
+        message.attributes.push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Wireguard)]));
+        let request = Message::NewLink(message);
+        match self.route.acknowledge(request, NLM_F_CREATE | NLM_F_EXCL, doing).await {
+            // The answer to a kind for which there is no driver, after the kernel tried to load its module.
+            Err(error) if error.errno() == Some(Errno::EOPNOTSUPP) => {
+                Err(Error::NoKernelWireguard(name.into()))
+            }
+            Err(error) => Err(error),
+            Ok(()) => self.link(name).await?.ok_or_else(|| Error::NotWireguard(name.into())),
+        }
     }
 
     /// Changes what `change` names, in one message.
@@ -92,7 +123,16 @@ impl Handle {
     /// # Errors
     /// `is_missing` when there is no such link.
     pub async fn set_link(&self, name: &str, change: &LinkChange) -> Result<()> {
-        Err(crate::Error::NoNft)
+        let mut message = named(name);
+        if let Some(up) = change.up {
+            message.header.change_mask = LinkFlags::Up;
+            message.header.flags = if up { LinkFlags::Up } else { LinkFlags::empty() };
+        }
+        message.attributes.extend(change.mtu.map(LinkAttribute::Mtu));
+        message.attributes.extend(change.alias.clone().map(LinkAttribute::IfAlias));
+        self.route
+            .acknowledge(Message::SetLink(message), 0, Doing { action: "change", object: &Name(name) })
+            .await
     }
 
     /// Deletes a link; its addresses and routes go with it.
@@ -100,6 +140,75 @@ impl Handle {
     /// # Errors
     /// `is_missing` when there is no such link.
     pub async fn delete_link(&self, name: &str) -> Result<()> {
-        Err(crate::Error::NoNft)
+        let request = Message::DelLink(named(name));
+        self.route.acknowledge(request, 0, Doing { action: "delete", object: &Name(name) }).await
+    }
+}
+
+struct Name<'a>(&'a str);
+
+impl fmt::Display for Name<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "link {}", self.0)
+    }
+}
+
+fn named(name: &str) -> LinkMessage {
+    let mut message = LinkMessage::default();
+    message.attributes.push(LinkAttribute::IfName(name.into()));
+    message
+}
+
+impl Link {
+    fn from_answer(answer: &Message) -> Option<Self> {
+        match answer {
+            Message::NewLink(message) => Some(Self::from_message(message)),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn from_message(message: &LinkMessage) -> Self {
+        let flags = message.header.flags;
+        let ethernet = message.header.link_layer_type == LinkLayerType::Ether;
+        let kind = match message.header.link_layer_type {
+            LinkLayerType::Loopback => Kind::Loopback,
+            _ => Kind::Physical,
+        };
+        let mut link = Self {
+            index: message.header.index,
+            name: String::new(),
+            kind,
+            mtu: 0,
+            up: flags.contains(LinkFlags::Up),
+            carrier: flags.contains(LinkFlags::LowerUp),
+            mac: None,
+            alias: None,
+            master: None,
+        };
+        for attribute in &message.attributes {
+            match attribute {
+                LinkAttribute::IfName(name) => link.name.clone_from(name),
+                LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
+                LinkAttribute::IfAlias(alias) => link.alias = Some(alias.clone()),
+                LinkAttribute::Controller(master) => link.master = Some(*master),
+                LinkAttribute::Address(bytes) if ethernet => link.mac = bytes.as_slice().try_into().ok(),
+                LinkAttribute::LinkInfo(infos) => {
+                    link.kind = infos.iter().find_map(Kind::from_info).unwrap_or(link.kind);
+                }
+                _ => {}
+            }
+        }
+        link
+    }
+}
+
+impl Kind {
+    fn from_info(info: &LinkInfo) -> Option<Self> {
+        match info {
+            LinkInfo::Kind(InfoKind::Wireguard) => Some(Self::Wireguard),
+            LinkInfo::Kind(InfoKind::Tun) => Some(Self::Tun),
+            LinkInfo::Kind(other) => Some(Self::Other(other.to_string())),
+            _ => None,
+        }
     }
 }

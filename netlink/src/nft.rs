@@ -4,7 +4,13 @@
 //! is seen with [`Table::exists`] and cured with [`Table::replace`]. Deliberately not here: the content, which is the
 //! caller's text.
 
-use crate::Result;
+use std::fmt;
+use std::process::Stdio;
+
+use tokio::io::AsyncWriteExt as _;
+use tokio::process::Command;
+
+use crate::{Error, Result};
 
 /// nftables family of a table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,15 +31,19 @@ pub struct Table {
 }
 
 impl Table {
-    /// Names a table; nothing is created. `name` must be letters, digits and underscores.
-    pub fn new(family: Family, name: &str) -> Self { Self { family, name: name.into() } }
+    /// Names a table; nothing is created. Anything but letters, digits and underscores of `name` becomes an underscore.
+    pub fn new(family: Family, name: &str) -> Self {
+        let plain = |c: char| if c.is_ascii_alphanumeric() { c } else { '_' };
+        Self { family, name: name.chars().map(plain).collect() }
+    }
 
     /// Makes the table consist of exactly `body` (what stands between its braces), in one transaction.
     ///
     /// # Errors
     /// [`crate::Error::NoNft`], or [`crate::Error::Nft`] with nft's own message; the old table then stays as it was.
     pub async fn replace(&self, body: &str) -> Result<()> {
-        Err(crate::Error::NoNft)
+        // Adding first makes the delete succeed whether or not the table was there; nft applies all three or none.
+        self.run(&format!("add table {self}\ndelete table {self}\ntable {self} {{\n{body}\n}}\n")).await
     }
 
     /// Removes the table; absent already is fine.
@@ -41,7 +51,7 @@ impl Table {
     /// # Errors
     /// As [`Self::replace`].
     pub async fn remove(&self) -> Result<()> {
-        Err(crate::Error::NoNft)
+        self.run(&format!("add table {self}\ndelete table {self}\n")).await
     }
 
     /// Whether the table is there.
@@ -49,6 +59,63 @@ impl Table {
     /// # Errors
     /// As [`Self::replace`].
     pub async fn exists(&self) -> Result<bool> {
-        Err(crate::Error::NoNft)
+        let tables = nft(&["list", "tables"], "").await.map_err(|message| self.failed(message))?;
+        Ok(tables.lines().any(|line| line.strip_prefix("table ") == Some(self.to_string().as_str())))
+    }
+
+    async fn run(&self, ruleset: &str) -> Result<()> {
+        nft(&["-f", "-"], ruleset).await.map(drop).map_err(|message| self.failed(message))
+    }
+
+    fn failed(&self, failure: Failure) -> Error {
+        match failure {
+            Failure::Absent => Error::NoNft,
+            Failure::Os(error) => Error::os("run nft for table", self.to_string(), &error),
+            Failure::Refused(message) => Error::Nft { table: self.to_string(), message },
+        }
+    }
+}
+
+impl fmt::Display for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let family = match self.family {
+            Family::Inet => "inet",
+            Family::Ip => "ip",
+            Family::Ip6 => "ip6",
+        };
+        write!(f, "{family} {}", self.name)
+    }
+}
+
+enum Failure {
+    Absent,
+    Os(std::io::Error),
+    Refused(String),
+}
+
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Self {
+        if error.kind() == std::io::ErrorKind::NotFound { Self::Absent } else { Self::Os(error) }
+    }
+}
+
+/// Runs nft in the network namespace of the calling thread, feeds it `input` and returns what it printed.
+async fn nft(arguments: &[&str], input: &str) -> std::result::Result<String, Failure> {
+    let mut child = Command::new("nft")
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()?;
+    if let Some(mut stdin) = child.stdin.take() {
+        // An nft that fails early closes its input; its own message says more than the broken pipe.
+        let _ = stdin.write_all(input.as_bytes()).await;
+    }
+    let output = child.wait_with_output().await?;
+    if output.status.success() {
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    } else {
+        Err(Failure::Refused(String::from_utf8_lossy(&output.stderr).trim().to_owned()))
     }
 }

@@ -3,7 +3,16 @@
 //! A watch is a multicast socket of its own, so that a storm of events never delays an answer. When the kernel had to
 //! drop events the stream says [`Event::Lost`]: read everything anew. Deliberately not here: debouncing.
 
-use crate::{Address, Link, Result, Route, Rule};
+use futures_util::StreamExt as _;
+use futures_util::stream::BoxStream;
+use netlink_packet_route::RouteNetlinkMessage as Message;
+use rtnetlink::MulticastGroup::{
+    Ipv4Ifaddr, Ipv4Route, Ipv4Rule, Ipv6Ifaddr, Ipv6Route, Ipv6Rule, Link as Links,
+};
+use rtnetlink::packet_core::{NetlinkMessage, NetlinkPayload};
+use rtnetlink::sys::SocketAddr;
+
+use crate::{Address, Error, Link, Result, Route, Rule};
 
 /// One change. "Changed" stands for added or modified: the kernel does not say which.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,7 +38,9 @@ pub enum Event {
 }
 
 /// A subscription to every change of the namespace it was opened in.
-pub struct Watch {}
+pub struct Watch {
+    messages: BoxStream<'static, (NetlinkMessage<Message>, SocketAddr)>,
+}
 
 impl Watch {
     /// Subscribes, in the network namespace of the calling thread and inside a tokio runtime.
@@ -37,7 +48,12 @@ impl Watch {
     /// # Errors
     /// When the socket cannot be opened.
     pub fn open() -> Result<Self> {
-        Err(crate::Error::NoNft)
+        let groups = [Links, Ipv4Ifaddr, Ipv6Ifaddr, Ipv4Route, Ipv6Route, Ipv4Rule, Ipv6Rule];
+        let (connection, _, messages) = rtnetlink::new_multicast_connection(&groups)
+            .map_err(|error| Error::os("open", "netlink change stream", &error))?;
+        // The task ends when this receiver is dropped and the next event finds nobody.
+        tokio::spawn(connection);
+        Ok(Self { messages: messages.boxed() })
     }
 
     /// The next change; cancel-safe.
@@ -45,6 +61,34 @@ impl Watch {
     /// # Errors
     /// When the socket is gone.
     pub async fn next(&mut self) -> Result<Event> {
-        Err(crate::Error::NoNft)
+        loop {
+            let Some((message, _)) = self.messages.next().await else {
+                return Err(Error::Closed { action: "read", object: "netlink change stream".into() });
+            };
+            if let Some(event) = Event::from_payload(message.payload) {
+                return Ok(event);
+            }
+        }
+    }
+}
+
+impl Event {
+    fn from_payload(payload: NetlinkPayload<Message>) -> Option<Self> {
+        let message = match payload {
+            NetlinkPayload::InnerMessage(message) => message,
+            NetlinkPayload::Overrun(_) => return Some(Self::Lost),
+            _ => return None,
+        };
+        match message {
+            Message::NewLink(link) => Some(Self::LinkChanged(Link::from_message(&link))),
+            Message::DelLink(link) => Some(Self::LinkRemoved(Link::from_message(&link))),
+            Message::NewAddress(address) => Address::from_message(&address).map(Self::AddressChanged),
+            Message::DelAddress(address) => Address::from_message(&address).map(Self::AddressRemoved),
+            Message::NewRoute(route) => Route::from_message(&route).map(Self::RouteChanged),
+            Message::DelRoute(route) => Route::from_message(&route).map(Self::RouteRemoved),
+            Message::NewRule(rule) => Rule::from_message(&rule).map(Self::RuleAdded),
+            Message::DelRule(rule) => Rule::from_message(&rule).map(Self::RuleRemoved),
+            _ => None,
+        }
     }
 }

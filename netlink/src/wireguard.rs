@@ -12,7 +12,9 @@ use std::time::SystemTime;
 use ipnet::IpNet;
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
-use crate::{Handle, Result};
+use crate::kernel::Kernel;
+use crate::uapi::Userspace;
+use crate::{Error, Handle, Kind, Result};
 
 /// A peer's or device's Curve25519 public key.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -97,7 +99,7 @@ pub enum PeerChange {
         /// Which peer.
         key: PublicKey,
     },
-    /// Takes these prefixes away from the peer.
+    /// Takes these prefixes away from the peer. They must be its own: in the kernel they leave whichever peer has them.
     RemoveAllowedIps {
         /// Which peer.
         key: PublicKey,
@@ -145,20 +147,61 @@ pub enum PeerChange {
     },
 }
 
+impl Peer {
+    pub(crate) fn new(key: PublicKey) -> Self {
+        Self {
+            key,
+            endpoint: None,
+            allowed_ips: Vec::new(),
+            last_handshake: None,
+            rx_bytes: 0,
+            tx_bytes: 0,
+            keepalive: 0,
+        }
+    }
+}
+
+impl PeerChange {
+    /// What must happen earlier has the smaller rank: a prefix leaves its old peer before it joins its new one.
+    fn rank(&self) -> u8 {
+        match self {
+            Self::Remove { .. } => 0,
+            Self::RemoveAllowedIps { .. } => 1,
+            _ => 2,
+        }
+    }
+}
+
 /// One WireGuard device. Use one value as its only writer: a long change is several messages.
 #[derive(Clone)]
 pub struct Wireguard {
     name: String,
     backend: Backend,
+    driver: Driver,
+}
+
+#[derive(Clone)]
+enum Driver {
+    Kernel(Kernel),
+    Userspace(Userspace),
 }
 
 impl Wireguard {
-    /// Finds out who runs device `name`.
+    /// Finds out who runs device `name` of the handle's network namespace.
     ///
     /// # Errors
-    /// [`crate::Error::NotWireguard`] when neither a kernel link nor a UAPI socket answers by that name.
+    /// [`Error::NotWireguard`] when there is no such link, or it is neither the kernel's nor does a UAPI socket answer.
     pub async fn open(handle: &Handle, name: &str) -> Result<Self> {
-        Err(crate::Error::NoNft)
+        // The socket's path knows no namespaces, so the link must be here as well.
+        let absent = || Error::NotWireguard(name.into());
+        let link = handle.link(name).await?.ok_or_else(absent)?;
+        let (backend, driver) = if link.kind == Kind::Wireguard {
+            (Backend::Kernel, Driver::Kernel(Kernel::open(handle, name).await?))
+        } else {
+            let userspace = Userspace::open(name).await.ok_or_else(absent)?;
+            (Backend::Userspace(name.into()), Driver::Userspace(userspace))
+        };
+        Ok(Self { name: name.into(), backend, driver })
     }
 
     /// Who runs it.
@@ -176,7 +219,10 @@ impl Wireguard {
     /// # Errors
     /// `is_missing` when the device is gone.
     pub async fn device(&self) -> Result<Device> {
-        Err(crate::Error::NoNft)
+        match &self.driver {
+            Driver::Kernel(kernel) => kernel.device().await,
+            Driver::Userspace(userspace) => userspace.device().await,
+        }
     }
 
     /// Changes the device itself; peers are not touched.
@@ -184,7 +230,10 @@ impl Wireguard {
     /// # Errors
     /// `is_taken` when the port is in use.
     pub async fn configure(&self, change: &DeviceChange) -> Result<()> {
-        Err(crate::Error::NoNft)
+        match &self.driver {
+            Driver::Kernel(kernel) => kernel.configure(change).await,
+            Driver::Userspace(userspace) => userspace.configure(change).await,
+        }
     }
 
     /// Applies steps on peers: removals first, then the others in their order.
@@ -192,6 +241,14 @@ impl Wireguard {
     /// # Errors
     /// The first refusal; messages before it stay applied.
     pub async fn apply(&self, changes: &[PeerChange]) -> Result<()> {
-        Err(crate::Error::NoNft)
+        if changes.is_empty() {
+            return Ok(());
+        }
+        let mut ordered: Vec<_> = changes.iter().collect();
+        ordered.sort_by_key(|change| change.rank());
+        match &self.driver {
+            Driver::Kernel(kernel) => kernel.apply(ordered.into_iter()).await,
+            Driver::Userspace(userspace) => userspace.apply(ordered.into_iter()).await,
+        }
     }
 }
