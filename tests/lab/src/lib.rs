@@ -18,6 +18,7 @@ pub mod namespace;
 pub mod node;
 pub mod process;
 pub mod server;
+pub mod stock;
 pub mod wait;
 
 pub use internet::{Internet, Nat};
@@ -25,6 +26,7 @@ pub use namespace::{Lab, Namespace, sweep};
 pub use node::Node;
 pub use process::Process;
 pub use server::Server;
+pub use stock::Stock;
 pub use wait::until;
 
 static BINARY: std::sync::OnceLock<std::path::PathBuf> = std::sync::OnceLock::new();
