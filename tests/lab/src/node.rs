@@ -39,6 +39,16 @@ impl<'lab> Node<'lab> {
     /// # Errors
     /// When it does not answer in time, with its log.
     pub fn start(host: &'lab Namespace, folder: &Path, tag: &str, options: Options) -> anyhow::Result<Self> {
+        let mut node = Self::boot(host, folder, tag, options)?;
+        node.ready()?;
+        Ok(node)
+    }
+
+    /// Starts the daemon on `host` and does not wait.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn boot(host: &'lab Namespace, folder: &Path, tag: &str, options: Options) -> anyhow::Result<Self> {
         let binary = crate::underpass()?;
         let state = folder.join(format!("node-{}", host.name()));
         std::fs::create_dir_all(&state)?;
@@ -46,9 +56,7 @@ impl<'lab> Node<'lab> {
         let mut device = format!("{tag}{}", host.name());
         device.truncate(15);
         let process = Self::launch(host, &binary, &state, &device, &options)?;
-        let mut node = Self { host, binary, state, device, options, process };
-        node.ready()?;
-        Ok(node)
+        Ok(Self { host, binary, state, device, options, process })
     }
 
     fn launch(
