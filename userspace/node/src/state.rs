@@ -1,0 +1,387 @@
+//! The state file: keys, settings and login, which must survive everything; and the cached netmap beside it, which may be lost.
+//!
+//! The state is written atomically: a temporary file (0600), synced, renamed, the folder synced, the former generation kept
+//! as `.previous`. A checksum tells a torn file, and then the previous one is used, with a warning. A file of a newer version
+//! or two torn ones are an error: keys are never regenerated silently. Deliberately not here: when to store (`backend`).
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use sha2::{Digest as _, Sha256};
+use types::{DiscoPrivate, MachinePrivate, NodePrivate};
+use wire::control::MapResponse;
+use wire::local::{Persist, Prefs};
+
+use crate::Error;
+
+/// What this code writes; it reads every version up to this one.
+const VERSION: u32 = 1;
+const STATE_FILE: &str = "underpass.state";
+const PREVIOUS_FILE: &str = "underpass.state.previous";
+const NETMAP_FILE: &str = "netmap.json";
+
+/// Everything that must survive a restart. No `Debug`: most of it is secret.
+#[derive(Clone)]
+pub(crate) struct State {
+    /// Who this machine is to control; for life.
+    pub(crate) machine_key: MachinePrivate,
+    /// The WireGuard identity; replaced when it expires or the user logs out.
+    pub(crate) node_key: NodePrivate,
+    /// Kept over restarts: a new one costs every peer a netmap round trip.
+    pub(crate) disco_key: DiscoPrivate,
+    /// The WireGuard port in use, so that peers find us again where the kernel chose it.
+    pub(crate) port: Option<u16>,
+    /// The DERP loopback port in use: the kernel's endpoints point to it.
+    pub(crate) loopback_port: Option<u16>,
+    /// The user's settings.
+    pub(crate) prefs: Prefs,
+    /// Who the node key is registered to; `None` while it is not.
+    pub(crate) login: Option<Persist>,
+}
+
+impl State {
+    /// A machine that was never here before. `random` fills a key with random bytes.
+    pub(crate) fn fresh(mut random: impl FnMut() -> [u8; 32]) -> Self {
+        Self {
+            machine_key: MachinePrivate::from_random(random()),
+            node_key: NodePrivate::from_random(random()),
+            disco_key: DiscoPrivate::from_random(random()),
+            port: None,
+            loopback_port: None,
+            prefs: Prefs::new(),
+            login: None,
+        }
+    }
+}
+
+/// The folder both files live in.
+pub(crate) struct Store {
+    folder: PathBuf,
+}
+
+/// A state that was read, and what is wrong with how it was found.
+pub(crate) struct Loaded {
+    /// The state; `None` when there never was one.
+    pub(crate) state: Option<State>,
+    /// For the health list: the current file was torn and the previous one is in use.
+    pub(crate) warning: Option<String>,
+}
+
+impl Store {
+    /// Opens the folder, making it (0700) where it is missing.
+    ///
+    /// # Errors
+    /// [`Error::State`] when it cannot be made.
+    pub(crate) fn open(folder: &Path) -> Result<Self, Error> {
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
+        made.map_err(|error| Error::State {
+            path: folder.to_owned(),
+            detail: format!("cannot make the folder: {error}; choose another with --state"),
+        })?;
+        Ok(Self { folder: folder.to_owned() })
+    }
+
+    /// Reads the state, falling back to the previous generation.
+    ///
+    /// # Errors
+    /// [`Error::State`] when there are files, but none can be used.
+    pub(crate) fn load(&self) -> Result<Loaded, Error> {
+        let current = self.read(STATE_FILE)?;
+        if let Found::Good(state) = current {
+            return Ok(Loaded { state: Some(*state), warning: None });
+        }
+        match (current, self.read(PREVIOUS_FILE)?) {
+            (Found::Nothing, Found::Nothing) => Ok(Loaded { state: None, warning: None }),
+            (found, Found::Good(state)) => {
+                let detail = found.trouble();
+                let path = self.folder.join(STATE_FILE);
+                let warning = format!("{} is {detail}; the previous generation is in use", path.display());
+                Ok(Loaded { state: Some(*state), warning: Some(warning) })
+            }
+            (current, previous) => Err(self.error(format!(
+                "it is {}, and the previous generation is {}; restore one from a backup, or remove both to start as a new \
+                 machine",
+                current.trouble(),
+                previous.trouble(),
+            ))),
+        }
+    }
+
+    /// Replaces the state; returns when it is safe on the disk.
+    ///
+    /// # Errors
+    /// [`Error::State`]; what was stored before stays.
+    pub(crate) fn save(&self, state: &State) -> Result<(), Error> {
+        let envelope = Envelope::seal(state).map_err(|error| self.error(error.to_string()))?;
+        self.replace(&envelope).map_err(|error| self.error(format!("cannot be written: {error}; is the disk full?")))
+    }
+
+    /// The netmap of the last run, if it can be read. Losing it costs a second at the next start, nothing else.
+    pub(crate) fn load_netmap(&self) -> Option<MapResponse> {
+        let bytes = fs::read(self.folder.join(NETMAP_FILE)).ok()?;
+        serde_json::from_slice(&bytes)
+            .inspect_err(|error| tracing::warn!(%error, "the cached netmap cannot be read and is not used"))
+            .ok()
+    }
+
+    /// Where the netmap is cached, for a writer in the background.
+    pub(crate) fn netmap_file(&self) -> PathBuf {
+        self.folder.join(NETMAP_FILE)
+    }
+
+    /// Forgets the cached netmap.
+    pub(crate) fn remove_netmap(&self) {
+        _ = fs::remove_file(self.netmap_file());
+    }
+
+    fn error(&self, detail: String) -> Error {
+        Error::State { path: self.folder.join(STATE_FILE), detail }
+    }
+
+    fn read(&self, name: &str) -> Result<Found, Error> {
+        let bytes = match fs::read(self.folder.join(name)) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::Nothing),
+            Err(error) => return Err(self.error(format!("cannot be read: {error}"))),
+        };
+        match Envelope::open(&bytes) {
+            Ok(state) => Ok(Found::Good(Box::new(state))),
+            Err(Broken::Newer(version)) => Err(self.error(format!(
+                "it was written by a newer version of Underpass (format {version}, this one knows {VERSION}); \
+                 install that version again, or remove the file to start as a new machine"
+            ))),
+            Err(Broken::Torn(detail)) => Ok(Found::Torn(detail)),
+        }
+    }
+
+    fn replace(&self, bytes: &[u8]) -> io::Result<()> {
+        let current = self.folder.join(STATE_FILE);
+        let link = self.folder.join("underpass.state.link");
+        let temporary = write_beside(&current, bytes)?;
+        _ = fs::remove_file(&link);
+        // A second name first, so that at no moment there is neither a current nor a previous file.
+        if fs::hard_link(&current, &link).is_ok() {
+            fs::rename(&link, self.folder.join(PREVIOUS_FILE))?;
+        }
+        fs::rename(temporary, current)?;
+        File::open(&self.folder)?.sync_all()
+    }
+}
+
+/// Writes `bytes` to `path` atomically, readable by root only.
+///
+/// # Errors
+/// When the disk refuses; the former file stays.
+pub(crate) fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    fs::rename(write_beside(path, bytes)?, path)
+}
+
+fn write_beside(path: &Path, bytes: &[u8]) -> io::Result<PathBuf> {
+    let temporary = path.with_extension("new");
+    _ = fs::remove_file(&temporary);
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    Ok(temporary)
+}
+
+enum Found {
+    Nothing,
+    Good(Box<State>),
+    Torn(String),
+}
+
+impl Found {
+    fn trouble(&self) -> String {
+        match self {
+            Self::Nothing => "missing".into(),
+            Self::Good(_) => "good".into(),
+            Self::Torn(detail) => format!("torn ({detail})"),
+        }
+    }
+}
+
+enum Broken {
+    Newer(u32),
+    Torn(String),
+}
+
+/// The file's outside: version and checksum around the state's own text.
+#[derive(Serialize, Deserialize)]
+struct Envelope {
+    version: u32,
+    sha256: String,
+    state: Box<RawValue>,
+}
+
+#[derive(Deserialize)]
+struct Version {
+    version: u32,
+}
+
+impl Envelope {
+    fn seal(state: &State) -> serde_json::Result<Vec<u8>> {
+        let state = serde_json::value::to_raw_value(&Stored::from(state))?;
+        let mut text = serde_json::to_vec(&Self { version: VERSION, sha256: digest(&state), state })?;
+        text.push(b'\n');
+        Ok(text)
+    }
+
+    fn open(bytes: &[u8]) -> Result<State, Broken> {
+        let torn = |error: &dyn std::fmt::Display| Broken::Torn(error.to_string());
+        let Version { version } = serde_json::from_slice(bytes).map_err(|error| torn(&error))?;
+        if version > VERSION {
+            return Err(Broken::Newer(version));
+        }
+        let envelope: Self = serde_json::from_slice(bytes).map_err(|error| torn(&error))?;
+        if digest(&envelope.state) != envelope.sha256 {
+            return Err(torn(&"its checksum does not match"));
+        }
+        let stored: Stored = serde_json::from_str(envelope.state.get()).map_err(|error| torn(&error))?;
+        State::try_from(stored).map_err(|error| torn(&error))
+    }
+}
+
+fn digest(state: &RawValue) -> String {
+    Sha256::digest(state.get()).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The state's text form: keys as Tailscale writes them.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Stored {
+    machine_key: String,
+    node_key: String,
+    disco_key: String,
+    port: Option<u16>,
+    loopback_port: Option<u16>,
+    prefs: Prefs,
+    login: Option<Persist>,
+}
+
+impl From<&State> for Stored {
+    fn from(state: &State) -> Self {
+        Self {
+            machine_key: state.machine_key.to_text(),
+            node_key: state.node_key.to_text(),
+            disco_key: state.disco_key.to_text(),
+            port: state.port,
+            loopback_port: state.loopback_port,
+            prefs: state.prefs.clone(),
+            login: state.login.clone(),
+        }
+    }
+}
+
+impl TryFrom<Stored> for State {
+    type Error = types::KeyError;
+
+    fn try_from(stored: Stored) -> Result<Self, types::KeyError> {
+        Ok(Self {
+            machine_key: MachinePrivate::from_text(&stored.machine_key)?,
+            node_key: NodePrivate::from_text(&stored.node_key)?,
+            disco_key: DiscoPrivate::from_text(&stored.disco_key)?,
+            port: stored.port,
+            loopback_port: stored.loopback_port,
+            prefs: stored.prefs,
+            login: stored.login,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    fn state(seed: u8) -> State {
+        State { port: Some(41641), ..State::fresh(|| [seed; 32]) }
+    }
+
+    fn saved(states: &[u8]) -> (tempfile::TempDir, Store) {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("state")).unwrap();
+        for seed in states {
+            store.save(&state(*seed)).unwrap();
+        }
+        (folder, store)
+    }
+
+    fn loaded_seed(store: &Store) -> (State, Option<String>) {
+        let Loaded { state, warning } = store.load().unwrap_or_else(|error| panic!("{error}"));
+        (state.expect("a state"), warning)
+    }
+
+    fn tear(store: &Store, name: &str) {
+        let path = store.folder.join(name);
+        let bytes = fs::read(&path).unwrap();
+        fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
+    }
+
+    #[test]
+    fn what_was_saved_comes_back_and_the_file_is_private() {
+        let (_folder, store) = saved(&[1, 2]);
+        let (back, warning) = loaded_seed(&store);
+        assert!(back.machine_key == state(2).machine_key && back.node_key == state(2).node_key);
+        assert_eq!((back.port, warning), (Some(41641), None));
+        for name in [STATE_FILE, PREVIOUS_FILE] {
+            assert_eq!(fs::metadata(store.folder.join(name)).unwrap().permissions().mode() & 0o777, 0o600);
+        }
+        assert_eq!(fs::metadata(&store.folder).unwrap().permissions().mode() & 0o777, 0o700);
+    }
+
+    #[test]
+    fn a_torn_file_falls_back_to_the_previous_generation_with_a_warning() {
+        let (_folder, store) = saved(&[1, 2]);
+        tear(&store, STATE_FILE);
+        let (back, warning) = loaded_seed(&store);
+        assert!(back.machine_key == state(1).machine_key);
+        assert!(warning.unwrap().contains("torn"));
+    }
+
+    #[test]
+    fn a_changed_byte_inside_is_noticed() {
+        let (_folder, store) = saved(&[1, 2]);
+        let path = store.folder.join(STATE_FILE);
+        let text = fs::read_to_string(&path).unwrap().replace("41641", "41642");
+        fs::write(&path, text).unwrap();
+        assert!(loaded_seed(&store).1.unwrap().contains("checksum"));
+    }
+
+    #[test]
+    fn two_torn_files_are_an_error_and_never_a_new_machine() {
+        let (_folder, store) = saved(&[1, 2]);
+        tear(&store, STATE_FILE);
+        tear(&store, PREVIOUS_FILE);
+        let error = store.load().err().unwrap();
+        assert!(matches!(error, Error::State { .. }));
+        assert!(error.to_string().contains("remove both"), "{error}");
+    }
+
+    #[test]
+    fn a_lone_torn_file_is_an_error_too() {
+        let (_folder, store) = saved(&[1]);
+        tear(&store, STATE_FILE);
+        assert!(store.load().is_err());
+    }
+
+    #[test]
+    fn a_file_of_a_newer_version_is_refused_even_with_a_good_previous_one() {
+        let (_folder, store) = saved(&[1, 2]);
+        fs::write(store.folder.join(STATE_FILE), r#"{"version":2,"other":"things"}"#).unwrap();
+        assert!(store.load().err().unwrap().to_string().contains("newer version"));
+    }
+
+    #[test]
+    fn an_empty_folder_is_a_new_machine() {
+        let (_folder, store) = saved(&[]);
+        let Loaded { state, warning } = store.load().unwrap_or_else(|error| panic!("{error}"));
+        assert!(state.is_none() && warning.is_none());
+        assert!(store.load_netmap().is_none());
+    }
+}

@@ -1,0 +1,100 @@
+//! The underlay: the machine's own side of the network, read by netlink.
+//!
+//! A snapshot is read at start and after every change the kernel tells of. It names the addresses that may be endpoints, the
+//! default routes, and the devices at which DISCO may arrive and `steer` must wait. Deliberately not here: watching
+//! (`event_loop` does, and waits a moment so that a storm of changes is one).
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use netlink::{Event, Handle, Kind, Link, Route, RouteKind};
+use node_core::Underlay;
+
+/// The kernel's main routing table.
+const MAIN_TABLE: u32 = 254;
+
+/// One look at the underlay.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Snapshot {
+    /// For `node-core`.
+    pub(crate) underlay: Underlay,
+    /// Devices with addresses on which peers' packets may arrive.
+    pub(crate) devices: BTreeSet<String>,
+}
+
+/// Reads the underlay of this namespace, leaving out the overlay device `own`.
+///
+/// # Errors
+/// When the kernel refuses a dump.
+pub(crate) async fn read(handle: &Handle, own: &str) -> netlink::Result<Snapshot> {
+    let links = handle.links().await?;
+    let addresses = handle.addresses(None).await?;
+    let routes = handle.routes(Some(MAIN_TABLE)).await?;
+    let addresses = addresses.iter().map(|address| (address.link, address.net.addr()));
+    Ok(snapshot(&links, addresses, &routes, own))
+}
+
+fn snapshot(
+    links: &[Link],
+    addresses: impl Iterator<Item = (u32, IpAddr)>,
+    routes: &[Route],
+    own: &str,
+) -> Snapshot {
+    let mut snapshot = Snapshot::default();
+    for (index, address) in addresses {
+        let Some(link) = links.iter().find(|link| link.index == index && is_underlay(link, own)) else { continue };
+        snapshot.underlay.addresses.push(address);
+        snapshot.devices.insert(link.name.clone());
+    }
+    snapshot.underlay.addresses.sort_unstable();
+    let is_default = |route: &&Route| route.kind == RouteKind::Unicast && route.destination.prefix_len() == 0;
+    for route in routes.iter().filter(is_default) {
+        match route.destination.addr() {
+            IpAddr::V4(_) => snapshot.underlay.default_v4 = true,
+            IpAddr::V6(_) => snapshot.underlay.default_v6 = true,
+        }
+    }
+    snapshot
+}
+
+/// A device that can carry encrypted packets: not loopback, not a tunnel (it would carry them into itself).
+fn is_underlay(link: &Link, own: &str) -> bool {
+    link.up && link.name != own && !matches!(link.kind, Kind::Loopback | Kind::Wireguard | Kind::Tun)
+}
+
+/// Whether `event` may change a [`Snapshot`]; our own device's events do not.
+pub(crate) fn concerns(event: &Event, own_link: Option<u32>) -> bool {
+    match event {
+        Event::LinkChanged(link) | Event::LinkRemoved(link) => Some(link.index) != own_link,
+        Event::AddressChanged(address) | Event::AddressRemoved(address) => Some(address.link) != own_link,
+        Event::RouteChanged(route) | Event::RouteRemoved(route) => route.table == MAIN_TABLE,
+        Event::RuleAdded(_) | Event::RuleRemoved(_) => false,
+        Event::Lost => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn link(index: u32, name: &str, kind: Kind, up: bool) -> Link {
+        Link { index, name: name.into(), kind, mtu: 1500, up, carrier: up, mac: None, alias: None, master: None }
+    }
+
+    #[test]
+    fn tunnels_loopback_and_devices_that_are_down_are_no_underlay() {
+        let links = [
+            link(1, "lo", Kind::Loopback, true),
+            link(2, "eth0", Kind::Physical, true),
+            link(3, "eth1", Kind::Physical, false),
+            link(4, "underpass0", Kind::Wireguard, true),
+            link(5, "veth0", Kind::Other("veth".into()), true),
+        ];
+        let address = |index: u32| (index, IpAddr::from([192, 0, 2, index as u8]));
+        let default = Route { gateway: Some([192, 0, 2, 254].into()), ..Route::to_device(254, "0.0.0.0/0".parse().unwrap(), 2) };
+        let snapshot = snapshot(&links, (1..=5).map(address), &[default], "underpass0");
+        assert_eq!(snapshot.devices, ["eth0", "veth0"].map(String::from).into());
+        assert_eq!(snapshot.underlay.addresses, [IpAddr::from([192, 0, 2, 2]), IpAddr::from([192, 0, 2, 5])]);
+        assert!(snapshot.underlay.default_v4 && !snapshot.underlay.default_v6);
+    }
+}
