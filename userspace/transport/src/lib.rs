@@ -7,4 +7,5 @@ pub mod noise;
 pub mod stream;
 pub mod tls;
 mod tls_verify;
+pub mod ts2021;
 pub mod upgrade;

@@ -13,6 +13,8 @@ use wire::ts2021::{
     encode_early, encode_error, parse_early, reply_len,
 };
 
+use crate::upgrade::HttpError;
+
 /// How much is sealed in one write: a few records, so that one system call sends them.
 const WRITE_CHUNK: usize = 8 * MAX_PLAINTEXT;
 
@@ -25,6 +27,12 @@ pub enum NoiseError {
     /// The connection broke.
     #[error("connection lost during the handshake: {0}")]
     Io(#[from] io::Error),
+    /// The server did not switch from HTTP.
+    #[error(transparent)]
+    Http(#[from] HttpError),
+    /// The upgrade request cannot be written; a host name with odd characters does that.
+    #[error("upgrade request: {0}")]
+    Request(#[from] http::Error),
 }
 
 /// A Noise session over `S`. Without data in flight it owns no buffers.
