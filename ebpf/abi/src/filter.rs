@@ -27,7 +27,7 @@ pub struct AddressKey {
     /// A [`Family`].
     pub family: u8,
     /// Zero.
-    pub zero: [u8; 2],
+    pub zero: u16,
     /// The address.
     pub address: Address,
 }
@@ -39,7 +39,7 @@ impl AddressKey {
     /// The key of `address` in filter `generation`.
     #[inline(always)]
     pub const fn new(generation: u32, side: Side, family: Family, address: Address) -> Self {
-        Self { generation, side: side as u8, family: family as u8, zero: [0; 2], address }
+        Self { generation, side: side as u8, family: family as u8, zero: 0, address }
     }
 }
 

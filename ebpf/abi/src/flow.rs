@@ -23,7 +23,7 @@ pub struct FlowKey {
     /// A [`Family`]; zero in a ring place never used.
     pub family: u8,
     /// Zero.
-    pub zero: [u8; 2],
+    pub zero: u16,
 }
 
 /// Finds the peer slot (a `u32`) that an address is routed to, by longest prefix.
@@ -31,9 +31,7 @@ pub struct FlowKey {
 #[repr(C)]
 pub struct PeerKey {
     /// A [`Family`].
-    pub family: u8,
-    /// Zero.
-    pub zero: [u8; 3],
+    pub family: u32,
     /// The address.
     pub address: Address,
 }
@@ -45,7 +43,7 @@ impl PeerKey {
     /// The key of `address`.
     #[inline(always)]
     pub const fn new(family: Family, address: Address) -> Self {
-        Self { family: family as u8, zero: [0; 3], address }
+        Self { family: family as u32, address }
     }
 }
 

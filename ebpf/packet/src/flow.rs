@@ -20,7 +20,7 @@ pub fn outbound(ip: &Ip, frame: &impl Frame) -> Option<FlowKey> {
         remote_port: [r0, r1],
         protocol: ip.protocol,
         family: ip.family as u8,
-        zero: [0; 2],
+        zero: 0,
     })
 }
 
@@ -34,7 +34,7 @@ pub const fn reply_of(ip: &Ip, source_port: [u8; 2], destination_port: [u8; 2]) 
         remote_port: source_port,
         protocol: ip.protocol,
         family: ip.family as u8,
-        zero: [0; 2],
+        zero: 0,
     }
 }
 

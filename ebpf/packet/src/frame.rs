@@ -1,13 +1,12 @@
 //! A packet as something that gives words at an offset.
 
 /// A packet, from its network header on.
-#[expect(clippy::len_without_is_empty, reason = "no caller asks, and a hook never sees an empty packet")]
 pub trait Frame {
     /// `N` words of four bytes each, in memory order (use `u32::from_be`), or `None` past the end.
     fn words<const N: usize>(&self, offset: usize) -> Option<[u32; N]>;
 
-    /// Bytes from the network header to the end.
-    fn len(&self) -> usize;
+    /// Whether the packet has at least `end` bytes (`end` is not zero).
+    fn reaches(&self, end: usize) -> bool;
 }
 
 /// A packet in ordinary memory.
@@ -24,7 +23,7 @@ impl Frame for Bytes<'_> {
         Some(words)
     }
 
-    fn len(&self) -> usize {
-        self.0.len()
+    fn reaches(&self, end: usize) -> bool {
+        end <= self.0.len()
     }
 }

@@ -60,7 +60,7 @@ impl Ip {
         let first = u32::from_be(header[0]);
         let transport = ((first >> 24 & 0xf) * 4) as usize;
         let end = (first & 0xffff) as usize;
-        if transport < 20 || end < transport || frame.len() < end {
+        if transport < 20 || end < transport || !frame.reaches(end) {
             return Err(Reason::TooShort);
         }
         let fragment = u32::from_be(header[1]) & 0xffff;
@@ -81,7 +81,7 @@ impl Ip {
         let tail = frame.words::<5>(20).ok_or(Reason::TooShort)?;
         let lengths = u32::from_be(head[1]);
         let end = 40 + (lengths >> 16) as usize;
-        if frame.len() < end {
+        if !frame.reaches(end) {
             return Err(Reason::TooShort);
         }
         let mut ip = Self {

@@ -1,0 +1,77 @@
+//! `from_tunnel`, TC ingress of the WireGuard device: the netmap's packet filter.
+
+use abi::{Address, AddressKey, Family, FlowKey, PairKey, PortRange, Program, Side, Span};
+use aya_ebpf::{macros::classifier, maps::lpm_trie::Key, programs::TcContext};
+use packet::{Ip, Lookups, decide};
+
+use crate::{
+    access::Skb,
+    flows,
+    maps::{GENERATION, HOSTS, PAIRS, PREFIXES, RANGES},
+    verdict::{conclude, config, is_traced, trace},
+};
+
+#[classifier]
+pub fn from_tunnel(ctx: TcContext) -> i32 {
+    let frame = Skb(&ctx);
+    let reason = match Ip::parse(&frame) {
+        Ok(ip) => {
+            let reason = decide(&ip, &frame, &Maps);
+            if is_traced(&config(), &ip, reason) {
+                trace(&ctx, Program::FromTunnel, &ip, reason);
+            }
+            reason
+        }
+        Err(reason) => reason,
+    };
+    conclude(&ctx, Program::FromTunnel, reason)
+}
+
+/// The kernel's maps as what the filter looks things up in.
+struct Maps;
+
+impl Maps {
+    /// The exact entry if there is one, else the longest prefix. An exact entry stands for all prefixes around it too.
+    #[inline(always)]
+    fn class(key: AddressKey) -> Option<u32> {
+        // SAFETY: the value is one word, written once before the generation is switched to.
+        if let Some(class) = unsafe { HOSTS.get(&key) } {
+            return Some(*class);
+        }
+        let bits = if key.family == Family::V4 as u8 { 32 } else { 128 };
+        PREFIXES.get(&Key::new(AddressKey::HEAD_BITS + bits, key)).copied()
+    }
+}
+
+impl Lookups for Maps {
+    #[inline(always)]
+    fn generation(&self) -> u32 {
+        GENERATION.get(0).copied().unwrap_or(0)
+    }
+
+    #[inline(always)]
+    fn source_class(&self, generation: u32, family: Family, address: Address) -> Option<u32> {
+        Self::class(AddressKey::new(generation, Side::Source, family, address))
+    }
+
+    #[inline(always)]
+    fn destination_class(&self, generation: u32, family: Family, address: Address) -> Option<u32> {
+        Self::class(AddressKey::new(generation, Side::Destination, family, address))
+    }
+
+    #[inline(always)]
+    fn pair(&self, key: PairKey) -> Option<Span> {
+        // SAFETY: written once before the generation is switched to.
+        unsafe { PAIRS.get(&key) }.copied()
+    }
+
+    #[inline(always)]
+    fn range(&self, position: u32) -> Option<PortRange> {
+        RANGES.get(position).copied()
+    }
+
+    #[inline(always)]
+    fn is_live(&self, flow: &FlowKey) -> bool {
+        flows::is_live(flow)
+    }
+}

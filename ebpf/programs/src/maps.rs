@@ -1,0 +1,66 @@
+//! Every map of the object. All are pinned by name by the loader and outlive it.
+//!
+//! Hash maps are not preallocated where only the loader writes, so that a small filter costs little memory.
+
+use abi::{
+    AddressKey, Config, Counter, FLOW_REGIONS, FlowKey, FlowRegion, MAX_ATTACHMENTS, MAX_FLOWS, MAX_PAIRS,
+    MAX_PEER_PREFIXES, MAX_PREFIXES, MAX_RANGES, Object, PairKey, PeerKey, PortRange, Program, REASONS, Span,
+};
+use aya_ebpf::{
+    bindings::BPF_F_NO_PREALLOC,
+    macros::map,
+    maps::{Array, HashMap, LpmTrie, PerCpuArray},
+};
+
+/// Ports and trace switches.
+#[map]
+pub static CONFIG: Array<Config> = Array::with_max_entries(1, 0);
+
+/// Generation of the filter in force; zero: none. Storing here is what switches filters.
+#[map]
+pub static GENERATION: Array<u32> = Array::with_max_entries(1, 0);
+
+/// Classes of single addresses, looked up first.
+#[map]
+pub static HOSTS: HashMap<AddressKey, u32> = HashMap::with_max_entries(2 * MAX_PREFIXES, BPF_F_NO_PREALLOC);
+
+/// Classes of prefixes.
+#[map]
+pub static PREFIXES: LpmTrie<AddressKey, u32> = LpmTrie::with_max_entries(2 * MAX_PREFIXES, 0);
+
+/// What one class may do to another.
+#[map]
+pub static PAIRS: HashMap<PairKey, Span> = HashMap::with_max_entries(2 * MAX_PAIRS, BPF_F_NO_PREALLOC);
+
+/// The ranges that `PAIRS` points into; odd generations use the upper half.
+#[map]
+pub static RANGES: Array<PortRange> = Array::with_max_entries(2 * MAX_RANGES, 0);
+
+/// Outbound flows and when they were last used.
+#[map]
+pub static FLOWS: HashMap<FlowKey, u64> = HashMap::with_max_entries(MAX_FLOWS, 0);
+
+/// The places flows occupy: what bounds them, and each peer's share.
+#[map]
+pub static FLOW_RING: Array<FlowKey> = Array::with_max_entries(MAX_FLOWS, 0);
+
+/// The next place of each region of the ring.
+#[map]
+pub static FLOW_REGION: Array<FlowRegion> = Array::with_max_entries(FLOW_REGIONS, 0);
+
+/// Which peer an address is routed to.
+#[map]
+pub static PEERS: LpmTrie<PeerKey, u32> = LpmTrie::with_max_entries(MAX_PEER_PREFIXES, 0);
+
+/// Packets and bytes by program and reason.
+#[map]
+pub static COUNTERS: PerCpuArray<Counter> =
+    PerCpuArray::with_max_entries(Program::ALL.len() as u32 * REASONS, 0);
+
+/// The loader's: which build is attached. No program reads it.
+#[map]
+pub static OBJECT: Array<Object> = Array::with_max_entries(1, 0);
+
+/// The loader's: interface index to the programs attached there by clsact, which has no links to pin.
+#[map]
+pub static CLSACT: HashMap<u32, u32> = HashMap::with_max_entries(MAX_ATTACHMENTS, BPF_F_NO_PREALLOC);

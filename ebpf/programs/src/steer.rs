@@ -1,0 +1,29 @@
+//! `steer`, TC ingress of each underlay device: DISCO and STUN answers to WireGuard's port reach the controller.
+//!
+//! Everything else passes untouched and uncounted; fragments and IPv4 options are left to the stack.
+
+use abi::{Program, Reason};
+use aya_ebpf::{bindings::TC_ACT_UNSPEC, macros::classifier, programs::TcContext};
+use packet::for_controller;
+
+use crate::{
+    access::Skb,
+    socket,
+    verdict::{conclude, config, is_traced, trace},
+};
+
+#[classifier]
+pub fn steer(ctx: TcContext) -> i32 {
+    let config = config();
+    if config.wireguard_port == [0; 2] {
+        return TC_ACT_UNSPEC;
+    }
+    let Some(found) = for_controller(&Skb(&ctx), config.wireguard_port) else {
+        return TC_ACT_UNSPEC;
+    };
+    let reason: Reason = socket::deliver(&ctx, &found, config.controller_port);
+    if is_traced(&config, &found.ip, reason) {
+        trace(&ctx, Program::Steer, &found.ip, reason);
+    }
+    conclude(&ctx, Program::Steer, reason)
+}
