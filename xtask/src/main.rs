@@ -14,6 +14,8 @@ mod step;
 mod test;
 mod vm;
 
+use std::process::ExitCode;
+
 use clap::{Parser, Subcommand};
 
 #[derive(Parser)]
@@ -45,8 +47,8 @@ enum Verb {
     Fuzz(fuzz::Args),
 }
 
-fn main() -> anyhow::Result<()> {
-    match Xtask::parse().verb {
+fn main() -> ExitCode {
+    let done = match Xtask::parse().verb {
         Verb::Setup(args) => setup::run(&args),
         Verb::Build(args) => build::run(&args),
         Verb::Check(args) => check::run(&args),
@@ -56,5 +58,8 @@ fn main() -> anyhow::Result<()> {
         Verb::Bench(args) => bench::run(&args),
         Verb::Dist(args) => dist::run(&args),
         Verb::Fuzz(args) => fuzz::run(&args),
-    }
+    };
+    let Err(error) = done else { return ExitCode::SUCCESS };
+    eprintln!("xtask: {error:#}");
+    ExitCode::FAILURE
 }

@@ -156,7 +156,9 @@ impl Guest {
             .to_owned();
         step::run(
             &format!("download {package}"),
-            command("apt-get").args(["-qq", "download", &package]).current_dir(&self.folder),
+            command("apt-get")
+                .args(["-qq", "-o", "APT::Sandbox::User=root", "download", &package])
+                .current_dir(&self.folder),
         )?;
         let archive = self.entry(|name| name.ends_with(".deb"))?;
         output(command("dpkg-deb").arg("-x").arg(archive).arg(self.folder.join("kernel")))?;
@@ -190,8 +192,11 @@ impl Guest {
             modprobe.arg("-d").arg(&kernel).args(["-S", version, "--show-depends", module]);
             // Built in, or absent from this series: the tests that need it say so.
             let Ok(listing) = output(&mut modprobe) else { continue };
-            for file in listing.lines().filter_map(|line| line.strip_prefix("insmod ")) {
-                let file = file.trim().to_owned();
+            // "insmod FILE OPTIONS": Debian sets options for some modules; we want none.
+            for file in
+                listing.lines().filter_map(|line| line.strip_prefix("insmod ")?.split_whitespace().next())
+            {
+                let file = file.to_owned();
                 if seen.contains(&file) {
                     continue;
                 }
@@ -199,7 +204,9 @@ impl Guest {
                 seen.push(file);
             }
         }
-        fs::copy(find("busybox").context("busybox is missing")?, root.join("bin/busybox"))?;
+        let busybox = find("busybox").context("busybox is missing")?;
+        fs::copy(&busybox, root.join("bin/busybox"))
+            .with_context(|| format!("copy {}", busybox.display()))?;
         fs::write(root.join("init"), INIT)?;
         let pack = "chmod +x init && find . | cpio -o -H newc --quiet | gzip -1 > ../initrd";
         output(command("sh").args(["-c", pack]).current_dir(&root))?;
@@ -214,7 +221,7 @@ impl Guest {
             let plain = Command::new("xz").args(["-dc", file]).stderr(Stdio::inherit()).output()?;
             fs::write(target, plain.stdout)?;
         } else {
-            fs::copy(file, target)?;
+            fs::copy(file, target).with_context(|| format!("copy the module {file}"))?;
         }
         Ok(())
     }
