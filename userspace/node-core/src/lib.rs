@@ -1,2 +1,52 @@
-//! The sans-IO node.
+//! The sans-IO node: everything that decides, nothing that does.
+//!
+//! The shell feeds a [`Node`] with what arrives (`handle_*`: map responses, datagrams, DERP packets, dumps of the WireGuard
+//! device) and the current time, then drains `poll_transmit` and `poll_event`, compares `desired` with the kernel when
+//! told to, and calls `handle_timeout` at the instant `poll_timeout` names. The same inputs and the same seed give the
+//! same outputs, so every path decision is tested in virtual time (`tests/`).
+//!
+//! | file | noun |
+//! |---|---|
+//! | `node` | the glue: inputs routed to the nouns below |
+//! | `input`, `output` | plain values in and out |
+//! | `netmap` | the last good map, deltas folded in |
+//! | `peers`, `peer`, `paths`, `score` | a peer's candidates, pings, trust and choice |
+//! | `disco`, `rng` | boxes a key, random bytes from the seed |
+//! | `endpoints`, `netcheck`, `derp_home` | our own candidates, STUN, the home region |
+//! | `desired`, `routes`, `rules`, `filter` | what the kernel should be |
+//! | `slots`, `timers`, `health`, `status` | loopback addresses, wakes, warnings, the local API's view |
+//!
+//! Deliberately not here: sockets, clocks, files, random numbers; netlink and eBPF (`dataplane`); the control connection
+//! (`transport`, `node`); TSMP and ICMP pings, which are packets in the tunnel and the shell's to send.
+
+mod derp_home;
+mod desired;
+mod disco;
+mod endpoints;
 pub mod filter;
+mod health;
+mod input;
+mod netcheck;
+mod netmap;
+mod node;
+mod output;
+mod paths;
+mod peer;
+mod peers;
+mod rng;
+mod routes;
+mod rules;
+mod score;
+mod slots;
+mod status;
+mod timers;
+
+pub use desired::{Desired, DesiredPeer};
+pub use endpoints::Endpoint;
+pub use health::Warning;
+pub use input::{Clock, Config, DerpState, ObservedPeer, Prefs, Underlay};
+pub use node::{Node, Whois};
+pub use output::{Event, FromDerp, PingError, PingId, Pong, ToDerp, Transmit, Via};
+pub use slots::Slot;
+pub use status::PeerStatus;
+pub use timers::Wake;

@@ -1,0 +1,137 @@
+//! Discovery: DISCO messages that come in, by UDP or by DERP, and STUN answers beside them.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use types::{DiscoPublic, NodePublic};
+use wire::disco::{CallMeMaybe, Message, Ping, Pong, TxId, sender};
+use wire::stun::looks_like_stun;
+
+use super::Node;
+use crate::output::{self, Event, Transmit, Via};
+use crate::paths::{Purpose, Source};
+
+/// A peer that pings has something to send: so soon afterwards the kernel may have moved.
+const LOOK_AFTER_PING: Duration = Duration::from_secs(1);
+/// What a pong names as the source of a ping that came by DERP, with the region as port (`tailcfg.DerpMagicIP`).
+const DERP_SOURCE: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 3, 3, 40));
+
+impl Node {
+    /// A DISCO or STUN datagram that arrived at the WireGuard port. Anything else is ignored.
+    pub fn handle_datagram(&mut self, from: SocketAddr, bytes: &[u8], now: Instant) {
+        let from = SocketAddr::new(from.ip().to_canonical(), from.port());
+        if looks_like_stun(bytes) {
+            self.handle_stun(bytes, now);
+        } else {
+            self.handle_disco(Via::Direct(from), None, bytes, now);
+        }
+    }
+
+    /// A DISCO message. `derp_from` is who the relay says sent it.
+    pub(super) fn handle_disco(
+        &mut self,
+        via: Via,
+        derp_from: Option<NodePublic>,
+        bytes: &[u8],
+        now: Instant,
+    ) {
+        let Some(disco) = sender(bytes).filter(|disco| self.peers.knows_disco(disco)) else { return };
+        let Some(message) = self.disco.open(disco, bytes) else { return };
+        match message {
+            Message::Ping(ping) => self.handle_ping(via, derp_from, disco, &ping, now),
+            Message::Pong(pong) => self.handle_pong(disco, &pong, now),
+            Message::CallMeMaybe(call) => self.handle_call(derp_from, disco, &call, now),
+            // Peer relays are not spoken yet.
+            _ => {}
+        }
+    }
+
+    /// Answers at once, to where it came from, by the way it came.
+    fn handle_ping(
+        &mut self,
+        via: Via,
+        derp_from: Option<NodePublic>,
+        disco: DiscoPublic,
+        ping: &Ping,
+        now: Instant,
+    ) {
+        match (via, derp_from) {
+            (Via::Direct(from), _) => {
+                let keys = self.peers.resolve(&disco, ping.node_key);
+                let fresh =
+                    keys.into_iter().filter(|key| self.note_ping(*key, from, ping.tx_id, now)).count();
+                if fresh > 0 {
+                    let bytes = self.pong(disco, ping.tx_id, from);
+                    self.transmits.push_back(Transmit::Udp { to: from, bytes });
+                }
+            }
+            (Via::Derp(region), Some(from)) => {
+                let source = SocketAddr::new(DERP_SOURCE, u16::try_from(region.0).unwrap_or(0));
+                let bytes = self.pong(disco, ping.tx_id, source);
+                self.send_by_derp(region, from, bytes, now);
+            }
+            (Via::Derp(_), None) => {}
+        }
+    }
+
+    /// A peer pinged us from `from`; whether that deserves an answer. None does while WireGuard does not get through there:
+    /// the peer would believe in a path that carries nothing.
+    fn note_ping(&mut self, key: NodePublic, from: SocketAddr, tx_id: TxId, now: Instant) -> bool {
+        let may_be_candidate = self.may_be_candidate(from);
+        let Some(peer) = self.peers.get_mut(&key).filter(|peer| !peer.is_blocked(now)) else { return false };
+        if !may_be_candidate {
+            return true;
+        }
+        let source = peer.paths.add_pinging(from, tx_id, now);
+        if source == Source::Duplicate {
+            return false;
+        }
+        let answer = source == Source::New || peer.paths.wants_answer_ping(from, now);
+        if answer {
+            self.send_ping(key, Via::Direct(from), Purpose::Discovery, 0, now);
+        }
+        self.look_before(now + LOOK_AFTER_PING);
+        self.settle(key, now);
+        true
+    }
+
+    fn pong(&mut self, disco: DiscoPublic, tx_id: TxId, source: SocketAddr) -> Vec<u8> {
+        self.disco.seal(disco, &Message::Pong(Pong { tx_id, source }), &mut self.rng)
+    }
+
+    fn handle_pong(&mut self, disco: DiscoPublic, pong: &Pong, now: Instant) {
+        for key in self.peers.with_disco(&disco) {
+            let Some(peer) = self.peers.get_mut(&key) else { continue };
+            let Some(sent) = peer.paths.handle_pong(pong.tx_id, now) else { continue };
+            if let Purpose::User(id) = sent.purpose
+                && self.pings.remove(&id).is_some()
+            {
+                let latency = now.saturating_duration_since(sent.at);
+                let result = Ok(output::Pong { latency, via: sent.to });
+                self.events.push_back(Event::PingResult { id, result });
+            }
+            self.settle(key, now);
+            return;
+        }
+    }
+
+    /// The peer has just pinged all our endpoints: its firewall is open for our pings to all of its.
+    fn handle_call(
+        &mut self,
+        derp_from: Option<NodePublic>,
+        disco: DiscoPublic,
+        call: &CallMeMaybe,
+        now: Instant,
+    ) {
+        let Some(key) = derp_from else { return };
+        let addrs: Vec<SocketAddr> =
+            call.endpoints.iter().copied().filter(|addr| self.may_be_candidate(*addr)).collect();
+        let Some(peer) = self.peers.get_mut(&key).filter(|peer| peer.disco == Some(disco)) else { return };
+        if peer.is_blocked(now) {
+            return;
+        }
+        peer.paths.set_called_candidates(&addrs, now);
+        self.probe(key, false, now);
+        self.settle(key, now);
+    }
+}

@@ -1,0 +1,298 @@
+//! The node: inputs routed to netmap, peers, netcheck and desired; their outputs queued for the shell.
+//!
+//! Lives as long as the node key. Call [`Node::handle_map`] with the cached map (if any), answer [`Event::ObserveKernel`]
+//! with the first dump of the WireGuard device (empty if there is none), then apply [`Node::desired`]: nothing is desired
+//! before the first dump, so that a restart leaves live peers where the kernel has them.
+//! One file a kind of input; here are the struct, what it shows, and the dispatch of wakes.
+
+mod derp;
+mod discovery;
+mod kernel;
+mod map;
+mod probe;
+mod stun;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant, SystemTime};
+
+use types::{NodePublic, RegionId, overlay};
+use wire::control::{DerpMap, MapResponse, NetInfo, Node as WireNode, UserProfile};
+
+use self::derp::Connection;
+use crate::derp_home::DerpHome;
+use crate::desired::Desired;
+use crate::disco::Disco;
+use crate::endpoints::{Endpoint, Endpoints};
+use crate::health::{Facts, Warning, warnings};
+use crate::input::{Clock, Config, ObservedPeer, Prefs, Underlay};
+use crate::netcheck::Netcheck;
+use crate::netmap::Netmap;
+use crate::output::{Event, PingId, Transmit, Via};
+use crate::peers::Peers;
+use crate::rng::Rng;
+use crate::slots::Slots;
+use crate::status::PeerStatus;
+use crate::timers::{Timers, Wake};
+
+/// The whole node.
+pub struct Node {
+    node_key: NodePublic,
+    wireguard_port: u16,
+    clock: Clock,
+    /// Control's calendar, once it told: key expiry does not depend on a local clock that may be wrong.
+    control_clock: Option<Clock>,
+    control_connected: bool,
+    prefs: Prefs,
+    underlay: Underlay,
+    netmap: Netmap,
+    peers: Peers,
+    slots: Slots,
+    /// The last dump; `None` before the first.
+    observed: Option<BTreeMap<NodePublic, ObservedPeer>>,
+    disco: Disco,
+    rng: Rng,
+    endpoints: Endpoints,
+    netcheck: Netcheck,
+    /// Names of STUN servers; `None` while the shell is asked.
+    names: BTreeMap<String, Option<Vec<IpAddr>>>,
+    derp_home: DerpHome,
+    home: Option<RegionId>,
+    net_info: NetInfo,
+    connections: BTreeMap<RegionId, Connection>,
+    /// Peers to call once our own endpoints are fresh.
+    to_call: BTreeSet<NodePublic>,
+    /// How many pings of each [`PingId`] are under way.
+    pings: BTreeMap<PingId, usize>,
+    last_ping: u64,
+    timers: Timers,
+    desired: Desired,
+    filter_lost: usize,
+    health: Vec<Warning>,
+    transmits: VecDeque<Transmit>,
+    events: VecDeque<Event>,
+}
+
+/// Who an overlay address is.
+#[derive(Clone, Copy, Debug)]
+pub struct Whois<'a> {
+    /// The node.
+    pub node: &'a WireNode,
+    /// Its owner, if control said.
+    pub user: Option<&'a UserProfile>,
+}
+
+impl Node {
+    /// A node that knows nothing yet. `seed` is 32 random bytes: transaction ids and nonces come from it.
+    pub fn new(config: Config, clock: Clock, seed: [u8; 32]) -> Self {
+        Self {
+            node_key: config.node_key,
+            wireguard_port: config.wireguard_port,
+            clock,
+            control_clock: None,
+            control_connected: false,
+            prefs: Prefs::default(),
+            underlay: Underlay::default(),
+            netmap: Netmap::default(),
+            peers: Peers::default(),
+            slots: Slots::new(config.derp_loopback_port),
+            observed: None,
+            disco: Disco::new(config.disco),
+            rng: Rng::new(seed),
+            endpoints: Endpoints::default(),
+            netcheck: Netcheck::default(),
+            names: BTreeMap::new(),
+            derp_home: DerpHome::default(),
+            home: None,
+            net_info: NetInfo::default(),
+            connections: BTreeMap::new(),
+            to_call: BTreeSet::new(),
+            pings: BTreeMap::new(),
+            last_ping: 0,
+            timers: Timers::default(),
+            desired: Desired::default(),
+            filter_lost: 0,
+            health: Vec::new(),
+            transmits: VecDeque::new(),
+            events: VecDeque::from([Event::ObserveKernel]),
+        }
+    }
+
+    /// When to call [`Self::handle_timeout`], and why.
+    pub fn poll_timeout(&self) -> Option<(Instant, Wake)> {
+        self.timers.next()
+    }
+
+    /// Everything due by `now` happens.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        while let Some(wake) = self.timers.pop(now) {
+            match wake {
+                Wake::Heartbeat(peer) => self.heartbeat(peer, now),
+                Wake::PongLate(peer) => self.expire_pings(peer, now),
+                Wake::TrustEnds(peer) => self.end_trust(peer, now),
+                Wake::TrialEnds(peer) => self.end_trial(peer, now),
+                Wake::BlockEnds(peer) => self.settle(peer, now),
+                Wake::Observe => self.ask_for_dump(now),
+                Wake::Probe | Wake::NetcheckEnds => self.pump_netcheck(now),
+                Wake::Restun => self.restun(now),
+                Wake::DerpIdle(region) => self.close_if_idle(region, now),
+                Wake::KeyExpiry => self.follow_expiry(now),
+            }
+        }
+    }
+
+    /// The next bytes to send.
+    pub fn poll_transmit(&mut self) -> Option<Transmit> {
+        self.transmits.pop_front()
+    }
+
+    /// The next thing to act upon.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// What the kernel should be.
+    pub fn desired(&self) -> &Desired {
+        &self.desired
+    }
+
+    /// Our own node as control sees it.
+    pub fn self_node(&self) -> Option<&WireNode> {
+        self.netmap.node()
+    }
+
+    /// All peers as control sees them, by node id.
+    pub fn peers(&self) -> impl Iterator<Item = &WireNode> {
+        self.netmap.peers()
+    }
+
+    /// The relays.
+    pub fn derp_map(&self) -> &DerpMap {
+        self.netmap.derp()
+    }
+
+    /// A user, if control told of it.
+    pub fn user(&self, id: types::UserId) -> Option<&UserProfile> {
+        self.netmap.user(id)
+    }
+
+    /// Whose overlay address this is, also ours; else who serves the subnet it lies in.
+    pub fn whois(&self, addr: IpAddr) -> Option<Whois<'_>> {
+        let node = self.netmap.owner(addr).or_else(|| {
+            let host = overlay::host(addr);
+            let nets = |key: &NodePublic| self.desired.peers.get(key).map(|peer| &peer.allowed_ips);
+            self.netmap
+                .peers()
+                .filter_map(|peer| {
+                    let net = nets(&peer.key)?
+                        .iter()
+                        .filter(|net| net.contains(&host))
+                        .max_by_key(|n| n.prefix_len());
+                    Some((net?.prefix_len(), peer))
+                })
+                .max_by_key(|(length, _)| *length)
+                .map(|(_, peer)| peer)
+        })?;
+        Some(Whois { node, user: self.netmap.user(node.user) })
+    }
+
+    /// The connection to one peer of the netmap.
+    pub fn peer_status(&self, key: NodePublic, now: Instant) -> Option<PeerStatus> {
+        let node = self.netmap.peer(&key)?;
+        let Some(peer) = self.peers.get(&key) else { return Some(PeerStatus::default()) };
+        let (rx_bytes, tx_bytes, last_handshake) = peer.counters().unwrap_or_default();
+        Some(PeerStatus {
+            current: peer
+                .via(now)
+                .and_then(|via| if let Via::Direct(addr) = via { Some(addr) } else { None }),
+            relay: node.home_region().or(peer.heard_in),
+            active: peer.is_active(now),
+            last_write: peer.last_write.map(|at| self.clock.wall_at(at)),
+            last_handshake,
+            rx_bytes,
+            tx_bytes,
+            candidates: peer.paths.candidates().collect(),
+            in_engine: peer.counters().is_some(),
+        })
+    }
+
+    /// A full map that, given to a fresh node, restores this one's; for the state file. `None` before the first map.
+    pub fn cached_map(&self) -> Option<MapResponse> {
+        self.netmap.to_map()
+    }
+
+    /// Our own candidates, as last reported.
+    pub fn endpoints(&self) -> &[Endpoint] {
+        self.endpoints.list()
+    }
+
+    /// Where peers find us.
+    pub fn home(&self) -> Option<RegionId> {
+        self.home
+    }
+
+    /// What netcheck last found, with the home region.
+    pub fn net_info(&self) -> &NetInfo {
+        &self.net_info
+    }
+
+    /// What netcheck last saw of our own mapping: IPv4, then IPv6.
+    pub fn global_addresses(&self) -> [Option<SocketAddr>; 2] {
+        [self.netcheck.last().global_v4, self.netcheck.last().global_v6]
+    }
+
+    /// Measured round trips to DERP regions, the best of the last five minutes.
+    pub fn region_latencies(&self) -> BTreeMap<RegionId, Duration> {
+        self.derp_home.latencies()
+    }
+
+    /// What is wrong now.
+    pub fn health(&self) -> &[Warning] {
+        &self.health
+    }
+
+    /// Whether control said, or time has shown, that our own node key is no longer valid.
+    pub fn is_key_expired(&self, now: Instant) -> bool {
+        self.netmap.node().is_some_and(|node| self.is_expired(node, now))
+    }
+
+    fn is_running(&self, now: Instant) -> bool {
+        self.prefs.want_running && self.netmap.node().is_some() && !self.is_key_expired(now)
+    }
+
+    fn is_expired(&self, node: &WireNode, now: Instant) -> bool {
+        node.expired || node.key_expiry.get().is_some_and(|at| SystemTime::from(at) <= self.control_wall(now))
+    }
+
+    /// The calendar as control reads it, else our own.
+    fn control_wall(&self, now: Instant) -> SystemTime {
+        self.control_clock.unwrap_or(self.clock).wall_at(now)
+    }
+
+    /// Computes the warnings anew and tells when they differ.
+    fn refresh_health(&mut self, now: Instant) {
+        let home_region = self.home.and_then(|home| self.netmap.derp().regions.get(&home)?.as_ref());
+        let facts = Facts {
+            want_running: self.prefs.want_running,
+            has_map: self.netmap.node().is_some(),
+            key_expired: self.is_key_expired(now),
+            online: self.underlay == Underlay::default()
+                || self.underlay.default_v4
+                || self.underlay.default_v6,
+            home: self.home,
+            home_name: home_region.map(|region| region.region_name.clone()).unwrap_or_default(),
+            home_connected: self
+                .home
+                .is_some_and(|home| self.connections.get(&home).is_some_and(|c| !c.is_lost())),
+            firewalled: self.peers.iter().filter(|p| p.is_firewalled()).map(|p| p.name.clone()).collect(),
+            wireguard_port: self.wireguard_port,
+            from_control: self.netmap.messages().collect(),
+            filter_lost: self.filter_lost,
+        };
+        let health = warnings(&facts);
+        if health != self.health {
+            self.health = health;
+            self.events.push_back(Event::HealthChanged);
+        }
+    }
+}

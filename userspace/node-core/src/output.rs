@@ -1,0 +1,147 @@
+//! What the node wants of the shell: drained by `poll_transmit` and `poll_event` after every input.
+//!
+//! Deliberately not here: the state the kernel should be in, which is [`crate::Desired`].
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use types::{NodePublic, RegionId};
+use wire::control::PingRequest;
+
+use crate::endpoints::Endpoint;
+use crate::slots::Slot;
+
+/// Bytes to send.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Transmit {
+    /// A UDP payload, to leave from the WireGuard port.
+    Udp {
+        /// Destination.
+        to: SocketAddr,
+        /// DISCO or STUN.
+        bytes: Vec<u8>,
+    },
+    /// A DERP packet. The region's connection may still be in the making: queue a few, drop the oldest.
+    Derp {
+        /// Through which region.
+        region: RegionId,
+        /// To whom.
+        to: NodePublic,
+        /// DISCO.
+        bytes: Vec<u8>,
+    },
+}
+
+/// What to do with a packet that came over DERP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FromDerp {
+    /// It was DISCO, or from a stranger: nothing to do.
+    Consumed,
+    /// WireGuard: deliver it to the kernel's WireGuard port, from this peer's loopback address.
+    Deliver(Slot),
+}
+
+/// Where a packet goes that the kernel sent to a peer's loopback address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ToDerp {
+    /// Through which region.
+    pub region: RegionId,
+    /// To whom.
+    pub to: NodePublic,
+}
+
+/// Names one ping of [`crate::Node::ping`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PingId(pub u64);
+
+/// By which way a pong came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Via {
+    /// Straight from this address.
+    Direct(SocketAddr),
+    /// Through this region.
+    Derp(RegionId),
+}
+
+/// Why a ping brought no pong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PingError {
+    /// No node of this network has that key or address.
+    #[error("no matching peer")]
+    UnknownPeer,
+    /// Its node key has expired.
+    #[error("peer's node key has expired")]
+    Expired,
+    /// No pong within five seconds by any way.
+    #[error("no reply")]
+    Timeout,
+    /// There is neither an address nor a DERP region to try, or the peer does not speak DISCO.
+    #[error("no UDP or DERP addr")]
+    NoWay,
+}
+
+/// Something the shell acts upon or shows.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// [`crate::Desired::generation`] moved on: compare it with what is there and apply the difference.
+    DesiredChanged,
+    /// Set this one peer's endpoint in the kernel now, whatever was written before: the kernel may have moved it. Already
+    /// part of [`crate::Desired`]; comes without a new generation, and only for peers the kernel was seen to have.
+    SetEndpoint {
+        /// Whose.
+        peer: NodePublic,
+        /// Its best address, or its loopback address.
+        endpoint: SocketAddr,
+    },
+    /// Dump the WireGuard device and call [`crate::Node::handle_kernel`].
+    ObserveKernel,
+    /// Our own candidates changed: report them to control, in this order.
+    EndpointsChanged(Vec<Endpoint>),
+    /// What netcheck found changed: report [`crate::Node::net_info`] to control. The home region, if any, is connected
+    /// by an [`Event::ConnectDerp`] of its own.
+    NetInfoChanged,
+    /// Open and keep a connection to this region; `home` says whether to declare it preferred.
+    ConnectDerp {
+        /// Which.
+        region: RegionId,
+        /// Peers look for us there.
+        home: bool,
+    },
+    /// No longer needed.
+    CloseDerp(RegionId),
+    /// Look this name up and call [`crate::Node::handle_resolved`]: a STUN server without addresses in the map.
+    Resolve(String),
+    /// This peer's state changed, for logs and watchers.
+    PathChanged {
+        /// Whose.
+        peer: NodePublic,
+        /// The new way.
+        via: Option<Via>,
+    },
+    /// The list of [`crate::Node::health`] changed.
+    HealthChanged,
+    /// The netmap changed: tell watchers, store [`crate::Node::cached_map`].
+    NetmapChanged,
+    /// A map response, or a part of it, could not be used; the rest was.
+    BadMap(String),
+    /// Our own node key has expired: log in again.
+    KeyExpired,
+    /// Control asks for a ping; the answer goes to the URL inside.
+    PingRequest(Box<PingRequest>),
+    /// The end of [`crate::Node::ping`].
+    PingResult {
+        /// Which.
+        id: PingId,
+        /// Round trip and way of the first pong.
+        result: Result<Pong, PingError>,
+    },
+}
+
+/// The answer to a ping.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pong {
+    /// From sending to receiving.
+    pub latency: Duration,
+    /// By which way.
+    pub via: Via,
+}

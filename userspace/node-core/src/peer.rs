@@ -1,0 +1,271 @@
+//! A peer: its keys and region, its paths, and what the kernel does with it.
+//!
+//! The kernel follows whoever authenticates, so its endpoint is evidence to weigh: an address it moved to by itself is held
+//! while a ping finds out about it; a loopback address it was moved to by one DERP packet is corrected when a better one is
+//! trusted. Where WireGuard does not get through although DISCO does, the direct way is left for a while.
+//! Deliberately not here: sending, and the choice among candidates (`paths`).
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant, SystemTime};
+
+use types::{DiscoPublic, NodeId, NodePublic, RegionId};
+
+use crate::endpoints::is_candidate;
+use crate::input::ObservedPeer;
+use crate::output::Via;
+use crate::paths::{PING_TIMEOUT, Paths, SESSION};
+
+/// WireGuard's REJECT_AFTER_TIME: an older handshake carries nothing any more.
+const HANDSHAKE_LIFETIME: Duration = Duration::from_secs(180);
+/// With a session a silent peer answers data within KEEPALIVE_TIMEOUT (10 s); this is one look at the counters and a round
+/// trip more.
+const SILENCE_IN_SESSION: Duration = Duration::from_secs(15);
+/// Without one a handshake is retried every REKEY_TIMEOUT (5 s): two unanswered.
+const SILENCE_BEFORE_SESSION: Duration = Duration::from_secs(6);
+/// For how long the direct way is left after the first failure; doubles with each.
+const BLOCKED_FIRST: Duration = Duration::from_secs(60);
+/// At most.
+const BLOCKED_MOST: Duration = Duration::from_secs(3600);
+/// Packets on the way to the loopback address when it was left are no sign that it was not.
+const CORRECTION_SETTLES: Duration = Duration::from_millis(500);
+
+/// The kernel's view of the peer.
+#[derive(Clone, Debug)]
+struct Kernel {
+    at: Instant,
+    endpoint: Option<SocketAddr>,
+    rx_bytes: u64,
+    tx_bytes: u64,
+    last_handshake: Option<SystemTime>,
+}
+
+/// An address the kernel chose and nobody confirmed yet.
+#[derive(Clone, Copy, Debug)]
+struct Held {
+    addr: SocketAddr,
+    until: Instant,
+}
+
+/// WireGuard not getting through on the direct way.
+#[derive(Default)]
+struct Blocked {
+    /// Bytes go out and none come in, since then.
+    silent_since: Option<Instant>,
+    /// The direct way is left until then.
+    until: Option<Instant>,
+    /// How often in a row.
+    failures: u32,
+}
+
+/// What a look at the kernel showed.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Observation {
+    /// Bytes went in or out since the last look.
+    pub(crate) active: bool,
+    /// The kernel has moved to this address, which is to be pinged.
+    pub(crate) moved: Option<SocketAddr>,
+}
+
+/// One peer.
+pub(crate) struct Peer {
+    pub(crate) id: NodeId,
+    pub(crate) key: NodePublic,
+    pub(crate) disco: Option<DiscoPublic>,
+    /// Its name, for warnings.
+    pub(crate) name: String,
+    /// Its home region by the map.
+    pub(crate) home: Option<RegionId>,
+    /// The region its last packet came through.
+    pub(crate) heard_in: Option<RegionId>,
+    pub(crate) paths: Paths,
+    /// When the last packet went to it.
+    pub(crate) last_write: Option<Instant>,
+    /// When a call-me-maybe was last wanted.
+    pub(crate) last_call: Option<Instant>,
+    /// What was last told to watchers.
+    pub(crate) shown: Option<Via>,
+    kernel: Option<Kernel>,
+    held: Option<Held>,
+    blocked: Blocked,
+    corrected_at: Option<Instant>,
+}
+
+impl Peer {
+    pub(crate) fn new(id: NodeId, key: NodePublic) -> Self {
+        Self {
+            id,
+            key,
+            disco: None,
+            name: String::new(),
+            home: None,
+            heard_in: None,
+            paths: Paths::default(),
+            last_write: None,
+            last_call: None,
+            shown: None,
+            kernel: None,
+            held: None,
+            blocked: Blocked::default(),
+            corrected_at: None,
+        }
+    }
+
+    /// Through which region to reach it: its home, or where it was last heard.
+    pub(crate) fn region(&self) -> Option<RegionId> {
+        self.home.or(self.heard_in)
+    }
+
+    pub(crate) fn is_active(&self, now: Instant) -> bool {
+        self.last_write.is_some_and(|at| now < at + SESSION)
+    }
+
+    /// The way packets go now.
+    pub(crate) fn via(&self, now: Instant) -> Option<Via> {
+        let direct = self.paths.trusted(now).filter(|_| !self.is_blocked(now));
+        direct.map(Via::Direct).or(self.region().map(Via::Derp))
+    }
+
+    /// Where the kernel should send.
+    pub(crate) fn endpoint(&self, loopback: SocketAddr, now: Instant) -> SocketAddr {
+        if self.is_blocked(now) {
+            return loopback;
+        }
+        let held = self.held.filter(|held| now < held.until).map(|held| held.addr);
+        held.or(self.paths.trusted(now)).unwrap_or(loopback)
+    }
+
+    /// Notes a look at the kernel. `is_loopback` knows our own loopback addresses, `wall` is the calendar now. The first look
+    /// shows no activity, for its counters may be hours old; but a live session's endpoint is held.
+    pub(crate) fn observe(
+        &mut self,
+        seen: &ObservedPeer,
+        is_loopback: impl Fn(SocketAddr) -> bool,
+        wall: SystemTime,
+        now: Instant,
+    ) -> Observation {
+        let before = self.kernel.take();
+        let in_session = seen
+            .last_handshake
+            .is_some_and(|at| wall.duration_since(at).is_ok_and(|age| age < HANDSHAKE_LIFETIME) || at > wall);
+        let (moved, rx_grew, tx_grew) = match &before {
+            None => (in_session, false, false),
+            Some(before) => (
+                before.endpoint != seen.endpoint,
+                seen.rx_bytes > before.rx_bytes,
+                seen.tx_bytes > before.tx_bytes,
+            ),
+        };
+        self.kernel = Some(Kernel {
+            at: now,
+            endpoint: seen.endpoint,
+            rx_bytes: seen.rx_bytes,
+            tx_bytes: seen.tx_bytes,
+            last_handshake: seen.last_handshake,
+        });
+        let direct = seen.endpoint.filter(|addr| !is_loopback(*addr) && is_candidate(addr.ip()));
+        if self.held.is_some_and(|held| Some(held.addr) != direct) {
+            self.held = None;
+        }
+        if direct.is_some() && rx_grew {
+            // Only an authenticated datagram does that: no firewall is in the way.
+            self.blocked = Blocked::default();
+        }
+        let moved = direct.filter(|addr| moved && !self.paths.is_confirmed(*addr, now));
+        if let Some(addr) = moved.filter(|_| !self.is_blocked(now)) {
+            self.held = Some(Held { addr, until: now + PING_TIMEOUT });
+            self.paths.add_kernel(addr, now);
+        }
+        let silent = direct.is_some() && self.paths.trusted(now).is_some() && !rx_grew;
+        self.note_silence(silent, tx_grew, before.map(|before| before.at), in_session, now);
+        Observation { active: rx_grew || tx_grew, moved }
+    }
+
+    /// The kernel does not have it (any more).
+    pub(crate) fn forget_kernel(&mut self) {
+        self.kernel = None;
+        self.held = None;
+    }
+
+    /// A packet came to its loopback address: that is where the kernel has it.
+    pub(crate) fn note_at_loopback(&mut self, loopback: SocketAddr, now: Instant) {
+        let settling = self.corrected_at.is_some_and(|at| now < at + CORRECTION_SETTLES);
+        if let Some(kernel) = self.kernel.as_mut().filter(|_| !settling) {
+            kernel.endpoint = Some(loopback);
+            self.held = None;
+        }
+    }
+
+    /// Whether the kernel has to be told to use `want`. It may stay on another address that answers as well, for it would
+    /// go back there with the next packet.
+    pub(crate) fn correct(&mut self, want: SocketAddr, loopback: SocketAddr, now: Instant) -> bool {
+        let Some(kernel) = &mut self.kernel else { return false };
+        let as_good =
+            want != loopback && kernel.endpoint.is_some_and(|addr| self.paths.is_confirmed(addr, now));
+        if kernel.endpoint == Some(want) || as_good {
+            return false;
+        }
+        kernel.endpoint = Some(want);
+        self.corrected_at = Some(now);
+        true
+    }
+
+    pub(crate) fn held_until(&self) -> Option<Instant> {
+        self.held.map(|held| held.until)
+    }
+
+    /// The address the kernel chose was given its time.
+    pub(crate) fn end_hold(&mut self) {
+        self.held = None;
+    }
+
+    pub(crate) fn is_blocked(&self, now: Instant) -> bool {
+        self.blocked.until.is_some_and(|until| now < until)
+    }
+
+    pub(crate) fn blocked_until(&self) -> Option<Instant> {
+        self.blocked.until
+    }
+
+    /// Whether WireGuard last failed where DISCO worked.
+    pub(crate) fn is_firewalled(&self) -> bool {
+        self.blocked.failures > 0
+    }
+
+    /// The network under us changed: nothing learnt about it holds.
+    pub(crate) fn doubt(&mut self) {
+        self.paths.doubt();
+        self.held = None;
+        self.blocked = Blocked::default();
+    }
+
+    pub(crate) fn counters(&self) -> Option<(u64, u64, Option<SystemTime>)> {
+        self.kernel.as_ref().map(|kernel| (kernel.rx_bytes, kernel.tx_bytes, kernel.last_handshake))
+    }
+
+    fn note_silence(
+        &mut self,
+        silent: bool,
+        tx_grew: bool,
+        last_look: Option<Instant>,
+        in_session: bool,
+        now: Instant,
+    ) {
+        let blocked = &mut self.blocked;
+        if !silent {
+            blocked.silent_since = None;
+            return;
+        }
+        if !tx_grew {
+            return;
+        }
+        let since = *blocked.silent_since.get_or_insert(last_look.unwrap_or(now));
+        let limit = if in_session { SILENCE_IN_SESSION } else { SILENCE_BEFORE_SESSION };
+        if now >= since + limit {
+            let pause = BLOCKED_FIRST.saturating_mul(1 << blocked.failures.min(6)).min(BLOCKED_MOST);
+            *blocked =
+                Blocked { silent_since: None, until: Some(now + pause), failures: blocked.failures + 1 };
+            self.paths.doubt();
+            self.held = None;
+        }
+    }
+}
