@@ -189,7 +189,7 @@ impl Rule {
                 RuleAttribute::FwMask(mask) => mark(&mut rule).mask = *mask,
                 RuleAttribute::Source(address) => rule.source = IpNet::new(*address, header.src_len).ok(),
                 RuleAttribute::Destination(address) => {
-                    rule.destination = IpNet::new(*address, header.dst_len).ok()
+                    rule.destination = IpNet::new(*address, header.dst_len).ok();
                 }
                 RuleAttribute::Iifname(name) => rule.input = Some(name.clone()),
                 _ => {}
