@@ -186,7 +186,7 @@ fn policy_is_enforced_in_the_kernel_and_counted() -> anyhow::Result<()> {
         let metrics = b.run(&["metrics"]).ok()?;
         metrics
             .lines()
-            .find(|line| line.contains("from_tunnel") && line.contains("policy") && !line.ends_with(" 0"))
+            .find(|line| line.contains("from_tunnel") && line.contains("\"acl\"") && !line.ends_with(" 0"))
             .map(str::to_owned)
     });
     dropped.with_context(|| b.run(&["metrics"]).unwrap_or_default())?;
