@@ -44,7 +44,7 @@ impl Relay {
         let (parts, body) = request.into_parts();
         let upgrade = match Upgrade::asked(&parts) {
             Ok(upgrade) => upgrade,
-            Err(response) => return response,
+            Err((status, why)) => return text(status, why),
         };
         if parts.headers.get(FAST_START_HEADER).is_some_and(|value| value == "1") {
             let Some(fast_start) = parts.extensions.get::<FastStart>() else {
@@ -76,7 +76,7 @@ impl Relay {
 }
 
 impl Upgrade {
-    fn asked(parts: &Parts) -> Result<Self, Response<Full<Bytes>>> {
+    fn asked(parts: &Parts) -> Result<Self, (StatusCode, &'static str)> {
         let named = |name: HeaderName, value: &str| {
             let header = parts.headers.get(name).and_then(|header| header.to_str().ok()).unwrap_or_default();
             header.to_ascii_lowercase().split(',').any(|item| item.trim() == value)
@@ -86,14 +86,14 @@ impl Upgrade {
         {
             return match websocket::accept(&parts.headers) {
                 Some(accept) => Ok(Self::WebSocket { accept }),
-                None => Err(text(StatusCode::BAD_REQUEST, "not a WebSocket handshake of version 13\n")),
+                None => Err((StatusCode::BAD_REQUEST, "not a WebSocket handshake of version 13\n")),
             };
         }
         // Very old clients say "WebSocket" and speak plain DERP.
         if named(header::UPGRADE, "derp") || named(header::UPGRADE, "websocket") {
             return Ok(Self::Derp);
         }
-        Err(text(StatusCode::UPGRADE_REQUIRED, "DERP requires connection upgrade\n"))
+        Err((StatusCode::UPGRADE_REQUIRED, "DERP requires connection upgrade\n"))
     }
 
     fn response(&self, public_key: &str) -> Response<Full<Bytes>> {

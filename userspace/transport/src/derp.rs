@@ -16,13 +16,14 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout, timeout_at};
 use types::{NodePrivate, NodePublic};
-use wire::control::DerpNode;
 use wire::derp::{ClientInfo, Decoder, Error, Frame, GoneReason, KEEP_ALIVE, MAX_BODY_CLIENT, ServerInfo};
 use wire::nacl::SharedBox;
 
+pub use crate::derp_server::Server;
 use crate::dial::{DialError, Dialer};
 use crate::stream::{BoxStream, Stream};
-use crate::tls::{Expect, TlsError, Trust};
+use crate::tls::{TlsError, Trust};
+
 use crate::upgrade::{HttpError, request, upgrade};
 
 /// For TLS, upgrade and login together, after the connection stands.
@@ -66,63 +67,6 @@ pub enum DerpError {
     /// Nothing came for too long.
     #[error("the DERP server did not {0} in time")]
     Timeout(&'static str),
-}
-
-/// How to reach one server.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Server {
-    /// For the certificate and the `Host` header.
-    pub host: String,
-    /// Names or addresses to dial, in order.
-    pub dial: Vec<String>,
-    /// The TCP port.
-    pub port: u16,
-    /// What its certificate must be; `None` is DERP without TLS.
-    pub expect: Option<Expect>,
-}
-
-impl Server {
-    /// From the DERP map.
-    ///
-    /// # Errors
-    /// When its `CertName` is malformed or both address families are forbidden.
-    pub fn from_node(node: &DerpNode) -> Result<Self, DerpError> {
-        let expect =
-            if node.insecure_for_tests { Expect::Anything } else { Expect::from_cert_name(&node.cert_name)? };
-        let addresses = [&node.ipv4, &node.ipv6];
-        let given = addresses.into_iter().filter(|ip| !ip.is_empty() && *ip != "none").cloned();
-        let mut dial: Vec<_> = given.collect();
-        if addresses.iter().any(|ip| ip.is_empty()) {
-            dial.push(node.host_name.clone());
-        }
-        if dial.is_empty() {
-            let why = "the DERP map forbids both IPv4 and IPv6".to_owned();
-            return Err(DerpError::Server { server: node.name.clone(), why });
-        }
-        Ok(Self { host: node.host_name.clone(), dial, port: node.derp(), expect: Some(expect) })
-    }
-
-    /// From `https://HOST[:PORT]` or `http://HOST[:PORT]`; a path is ignored, DERP's is fixed.
-    ///
-    /// # Errors
-    /// When it is another scheme or has no host.
-    pub fn from_url(url: &str) -> Result<Self, DerpError> {
-        let wrong = |why: &str| DerpError::Server { server: url.to_owned(), why: why.to_owned() };
-        let uri: http::Uri = url.parse().map_err(|_| wrong("not a URL"))?;
-        let host = uri.host().ok_or_else(|| wrong("no host"))?.to_owned();
-        let (port, expect) = match uri.scheme_str() {
-            Some("https") => (443, Some(Expect::Host)),
-            Some("http") => (80, None),
-            _ => return Err(wrong("neither https:// nor http://")),
-        };
-        let port = uri.port_u16().unwrap_or(port);
-        Ok(Self { dial: vec![host.clone()], host, port, expect })
-    }
-
-    fn host_header(&self) -> String {
-        let default = if self.expect.is_some() { 443 } else { 80 };
-        if self.port == default { self.host.clone() } else { format!("{}:{}", self.host, self.port) }
-    }
 }
 
 /// Connects and logs in as `key`. `app_name` is for the server's statistics.

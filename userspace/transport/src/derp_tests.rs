@@ -107,26 +107,3 @@ async fn what_is_no_derp_server_is_refused() {
     let ended = start(near, &NodePrivate::from_random([1; 32]), "test").await;
     assert!(matches!(ended.err(), Some(DerpError::Wire(Error::Magic))));
 }
-
-#[test]
-fn servers_come_from_maps_and_urls() {
-    let node = |ipv4: &str, ipv6: &str| DerpNode {
-        host_name: "relay.example".into(),
-        ipv4: ipv4.into(),
-        ipv6: ipv6.into(),
-        derp_port: 8443,
-        ..DerpNode::default()
-    };
-    let dial = |ipv4, ipv6| Server::from_node(&node(ipv4, ipv6)).map(|server| server.dial.join(" "));
-    assert_eq!(dial("192.0.2.1", "none").unwrap(), "192.0.2.1");
-    assert_eq!(dial("192.0.2.1", "").unwrap(), "192.0.2.1 relay.example");
-    assert_eq!(dial("", "").unwrap(), "relay.example");
-    assert!(dial("none", "none").is_err());
-    let server = Server::from_url("http://192.0.2.1:8080/derp").unwrap();
-    assert_eq!(
-        (server.port, server.expect.clone(), server.host_header()),
-        (8080, None, "192.0.2.1:8080".into())
-    );
-    assert_eq!(Server::from_url("https://relay.example").unwrap().host_header(), "relay.example");
-    assert!(Server::from_url("relay.example").is_err());
-}

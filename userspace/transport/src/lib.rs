@@ -3,6 +3,7 @@
 //! Async, without policy: who is dialed, when and how often is decided above. Deliberately not here: formats (`wire`).
 
 pub mod derp;
+mod derp_server;
 pub mod dial;
 pub mod noise;
 pub mod stream;
