@@ -1,0 +1,449 @@
+//! The client against a server made here: real sockets on loopback, HTTP, Noise, HTTP/2, map streams.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Body, Frame, Incoming};
+use hyper::service::service_fn;
+use hyper::{Request, Response, StatusCode};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use serde::Serialize;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::time::timeout;
+use transport::noise::NoiseStream;
+use transport::ts2021::initiation;
+use types::{ChallengePublic, NodeId};
+use wire::control::{
+    EarlyNoise, MapRequest, Node, OverTlsPublicKeyResponse, PingRequest, RegisterRequest, Time, encode_frame,
+};
+
+use super::*;
+
+/// A test that has not got its event by then has failed.
+const DEADLINE: Duration = Duration::from_secs(10);
+
+type Answer = Response<ScriptBody>;
+
+/// What the test's server does, and what it has seen.
+#[derive(Default)]
+struct Server {
+    /// Answers to registrations, first to last; the last one stays.
+    registrations: Mutex<Vec<(StatusCode, RegisterResponse)>>,
+    /// Bodies of map streams to come, frame by frame.
+    streams: Mutex<Vec<UnboundedReceiver<Bytes>>>,
+    /// What it answers to a stream when there is no body left.
+    no_stream: Mutex<Option<StatusCode>>,
+    seen: Mutex<Vec<Seen>>,
+    changed: tokio::sync::Notify,
+    /// Sent as `Date` with the key.
+    date: Mutex<Option<&'static str>>,
+}
+
+#[derive(Clone, Debug)]
+enum Seen {
+    Register(Box<RegisterRequest>),
+    Stream(Box<MapRequest>),
+    Update(Box<MapRequest>),
+    Other(String, Bytes),
+}
+
+/// A body that is given whole, or as a stream.
+enum ScriptBody {
+    Whole(Full<Bytes>),
+    Stream(UnboundedReceiver<Bytes>),
+}
+
+impl Body for ScriptBody {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        match self.get_mut() {
+            Self::Whole(body) => Pin::new(body).poll_frame(cx),
+            Self::Stream(frames) => frames.poll_recv(cx).map(|bytes| Some(Ok(Frame::data(bytes?)))),
+        }
+    }
+}
+
+fn server_key() -> MachinePrivate {
+    MachinePrivate::from_random([2; 32])
+}
+
+fn respond(status: StatusCode, body: impl Into<Bytes>) -> Answer {
+    let mut answer = Response::new(ScriptBody::Whole(Full::new(body.into())));
+    *answer.status_mut() = status;
+    answer
+}
+
+fn json<T: Serialize>(status: StatusCode, body: &T) -> Answer {
+    respond(status, serde_json::to_vec(body).unwrap())
+}
+
+impl Server {
+    /// Listens on loopback; the URL leads there.
+    async fn start(self: &Arc<Self>) -> ServerUrl {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
+        let server = self.clone();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(server.clone().outer(stream));
+            }
+        });
+        url
+    }
+
+    /// HTTP/1.1 outside of Noise.
+    async fn outer(self: Arc<Self>, stream: TcpStream) {
+        let service = service_fn(|request| self.clone().outer_request(request));
+        let http = hyper::server::conn::http1::Builder::new();
+        let _ = http.serve_connection(TokioIo::new(stream), service).with_upgrades().await;
+    }
+
+    async fn outer_request(self: Arc<Self>, mut request: Request<Incoming>) -> Result<Answer, Infallible> {
+        if request.uri().path() == "/key" {
+            let keys = OverTlsPublicKeyResponse { public_key: server_key().public(), ..Default::default() };
+            let mut answer = json(StatusCode::OK, &keys);
+            if let Some(date) = *self.date.lock().unwrap() {
+                answer.headers_mut().insert("Date", date.parse().unwrap());
+            }
+            return Ok(answer);
+        }
+        let initiation = initiation(request.headers()).unwrap();
+        let upgraded = hyper::upgrade::on(&mut request);
+        tokio::spawn(async move {
+            let stream = TokioIo::new(upgraded.await.unwrap());
+            let early = EarlyNoise { node_key_challenge: ChallengePublic::from_bytes([7; 32]) };
+            let session =
+                NoiseStream::accept(stream, &initiation, &server_key(), Some(&early)).await.ok().unwrap();
+            let service = service_fn(|request| self.clone().inner_request(request));
+            let http = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+            let _ = http.serve_connection(TokioIo::new(session), service).await;
+        });
+        let mut answer = respond(StatusCode::SWITCHING_PROTOCOLS, "");
+        answer.headers_mut().insert("Upgrade", "tailscale-control-protocol".parse().unwrap());
+        answer.headers_mut().insert("Connection", "upgrade".parse().unwrap());
+        Ok(answer)
+    }
+
+    /// HTTP/2 inside.
+    async fn inner_request(self: Arc<Self>, request: Request<Incoming>) -> Result<Answer, Infallible> {
+        let path = request.uri().path().to_owned();
+        let body = request.into_body().collect().await.unwrap().to_bytes();
+        Ok(match path.as_str() {
+            "/machine/register" => self.register(&body),
+            "/machine/map" => self.map(&body),
+            _ => {
+                self.note(Seen::Other(path, body));
+                respond(StatusCode::OK, "")
+            }
+        })
+    }
+
+    fn register(&self, body: &[u8]) -> Answer {
+        self.note(Seen::Register(serde_json::from_slice(body).unwrap()));
+        let mut script = self.registrations.lock().unwrap();
+        let (status, answer) = if script.len() > 1 { script.remove(0) } else { script[0].clone() };
+        match status {
+            StatusCode::OK => json(status, &answer),
+            refusal => respond(refusal, answer.error),
+        }
+    }
+
+    fn map(&self, body: &[u8]) -> Answer {
+        let request: Box<MapRequest> = serde_json::from_slice(body).unwrap();
+        if !request.stream {
+            self.note(Seen::Update(request));
+            return respond(StatusCode::OK, "");
+        }
+        self.note(Seen::Stream(request));
+        let mut streams = self.streams.lock().unwrap();
+        if streams.is_empty() {
+            return respond(self.no_stream.lock().unwrap().unwrap_or(StatusCode::NOT_FOUND), "no such node");
+        }
+        Response::new(ScriptBody::Stream(streams.remove(0)))
+    }
+
+    fn note(&self, seen: Seen) {
+        self.seen.lock().unwrap().push(seen);
+        self.changed.notify_one();
+    }
+
+    /// Waits until something was seen that `pick` takes.
+    async fn saw<T>(&self, pick: impl Fn(&Seen) -> Option<T>) -> T {
+        let wait = async {
+            loop {
+                if let Some(found) = self.seen.lock().unwrap().iter().find_map(&pick) {
+                    return found;
+                }
+                self.changed.notified().await;
+            }
+        };
+        timeout(DEADLINE, wait).await.expect("the server did not see it")
+    }
+
+    /// A map stream that the client will get, and the frames for it.
+    fn stream(&self) -> mpsc::UnboundedSender<Bytes> {
+        let (frames, body) = mpsc::unbounded_channel();
+        self.streams.lock().unwrap().push(body);
+        frames
+    }
+}
+
+fn accepting() -> RegisterResponse {
+    RegisterResponse { machine_authorized: true, ..RegisterResponse::default() }
+}
+
+fn server(registrations: Vec<(StatusCode, RegisterResponse)>) -> Arc<Server> {
+    Arc::new(Server { registrations: Mutex::new(registrations), ..Server::default() })
+}
+
+fn registration() -> Registration {
+    Registration {
+        node_key: NodePublic::from_bytes([9; 32]),
+        auth_key: Some(AuthKey("key-1".to_owned())),
+        ..Registration::default()
+    }
+}
+
+fn client(server: ServerUrl) -> (Client, mpsc::Receiver<Event>) {
+    let config = Config {
+        server,
+        machine: MachinePrivate::from_random([1; 32]),
+        trust: Trust::system(None).unwrap(),
+        mark: None,
+    };
+    let hostinfo = Hostinfo { hostname: "one".to_owned(), ..Hostinfo::default() };
+    Client::start(config, Report { hostinfo, ..Report::default() })
+}
+
+fn frame(message: &MapResponse) -> Bytes {
+    encode_frame(&serde_json::to_vec(message).unwrap(), true).unwrap().into()
+}
+
+fn map_with_node() -> MapResponse {
+    let node = Node { id: NodeId(7), name: "one.example.".to_owned(), ..Node::default() };
+    MapResponse { node: Some(node), ..MapResponse::default() }
+}
+
+/// The next event that `pick` takes.
+async fn next<T>(events: &mut mpsc::Receiver<Event>, pick: impl Fn(Event) -> Option<T>) -> T {
+    let wait = async {
+        loop {
+            if let Some(found) = pick(events.recv().await.expect("the client has ended")) {
+                return found;
+            }
+        }
+    };
+    timeout(DEADLINE, wait).await.expect("the event did not come")
+}
+
+fn failure(event: Event) -> Option<(Failure, bool)> {
+    if let Event::Failed { failure, retry } = event { Some((failure, retry)) } else { None }
+}
+
+fn map(event: Event) -> Option<Box<MapResponse>> {
+    if let Event::Map(map) = event { Some(map) } else { None }
+}
+
+fn registered(event: Event) -> Option<()> {
+    matches!(event, Event::Registered(_)).then_some(())
+}
+
+#[tokio::test]
+async fn registers_streams_and_reports_beside_the_stream() {
+    let server = server(vec![(StatusCode::OK, accepting())]);
+    let frames = server.stream();
+    let (client, mut events) = client(server.start().await);
+    client.register(registration());
+    next(&mut events, registered).await;
+    let asked = server.saw(|seen| if let Seen::Register(r) = seen { Some(r.clone()) } else { None }).await;
+    assert_eq!(asked.auth.unwrap().auth_key, AuthKey("key-1".to_owned()));
+
+    frames.send(frame(&map_with_node())).unwrap();
+    assert_eq!(next(&mut events, map).await.node.unwrap().id, NodeId(7));
+    let asked = server.saw(|seen| if let Seen::Stream(r) = seen { Some(r.clone()) } else { None }).await;
+    assert!(asked.keep_alive && asked.compress == "zstd" && !asked.omit_peers);
+
+    let endpoint = ("192.0.2.1:41641".parse().unwrap(), EndpointType::STUN);
+    client.report(Report { endpoints: vec![endpoint], ..Report::default() });
+    server
+        .saw(|seen| match seen {
+            Seen::Update(r) if r.endpoints == [endpoint.0] && r.omit_peers && !r.stream => Some(()),
+            _ => None,
+        })
+        .await;
+    frames.send(frame(&MapResponse { keep_alive: true, ..MapResponse::default() })).unwrap();
+    assert!(next(&mut events, map).await.keep_alive);
+}
+
+#[tokio::test]
+async fn a_broken_stream_is_opened_again_without_registering() {
+    let server = server(vec![(StatusCode::OK, accepting())]);
+    let (first, second) = (server.stream(), server.stream());
+    let (client, mut events) = client(server.start().await);
+    client.register(registration());
+    first.send(frame(&map_with_node())).unwrap();
+    next(&mut events, map).await;
+    drop(first);
+    let (failure, retry) = next(&mut events, failure).await;
+    assert!(matches!(failure, Failure::Lost(_)) && retry, "{failure}");
+    second.send(frame(&map_with_node())).unwrap();
+    next(&mut events, map).await;
+    let registered = server.seen.lock().unwrap().iter().filter(|s| matches!(s, Seen::Register(_))).count();
+    assert_eq!(registered, 1);
+}
+
+#[tokio::test]
+async fn a_forgotten_node_registers_again_without_the_used_key() {
+    let server = server(vec![(StatusCode::OK, accepting())]);
+    let (client, mut events) = client(server.start().await);
+    client.register(registration());
+    next(&mut events, registered).await;
+    assert!(matches!(next(&mut events, failure).await, (Failure::Unknown(_), true)));
+    next(&mut events, registered).await;
+    let seen = server.seen.lock().unwrap();
+    let keys: Vec<_> = seen
+        .iter()
+        .filter_map(|s| if let Seen::Register(r) = s { Some(r.auth.is_some()) } else { None })
+        .collect();
+    assert_eq!(keys[..2], [true, false]);
+}
+
+#[tokio::test]
+async fn a_refused_key_waits_for_a_person() {
+    let refusal = RegisterResponse { error: "auth key expired".to_owned(), ..RegisterResponse::default() };
+    for status in [StatusCode::OK, StatusCode::UNAUTHORIZED] {
+        let server = server(vec![(status, refusal.clone()), (StatusCode::OK, accepting())]);
+        let (client, mut events) = client(server.start().await);
+        client.register(registration());
+        let (failure, retry) = next(&mut events, failure).await;
+        assert!(failure.to_string().contains("auth key expired") && !retry, "{failure}");
+        client.register(registration());
+        next(&mut events, registered).await;
+    }
+}
+
+#[tokio::test]
+async fn a_login_page_is_followed_up() {
+    let page = RegisterResponse { auth_url: "https://control/a/1".to_owned(), ..RegisterResponse::default() };
+    let server = server(vec![(StatusCode::OK, page), (StatusCode::OK, accepting())]);
+    let (client, mut events) = client(server.start().await);
+    client.register(Registration { auth_key: None, ..registration() });
+    let url = next(&mut events, |event| if let Event::AuthUrl(url) = event { Some(url) } else { None }).await;
+    assert_eq!(url, "https://control/a/1");
+    next(&mut events, registered).await;
+    server
+        .saw(|seen| match seen {
+            Seen::Register(r) if r.followup == url => Some(()),
+            _ => None,
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn an_expired_key_is_told_and_a_logout_done() {
+    let expired = RegisterResponse { node_key_expired: true, ..RegisterResponse::default() };
+    let server = server(vec![(StatusCode::OK, expired), (StatusCode::OK, accepting())]);
+    let (client, mut events) = client(server.start().await);
+    client.register(registration());
+    next(&mut events, |event| matches!(event, Event::KeyExpired).then_some(())).await;
+    client.logout(registration().node_key);
+    next(&mut events, |event| matches!(event, Event::LoggedOut).then_some(())).await;
+    let past: Time = "1970-01-01T00:02:03Z".parse::<jiff::Timestamp>().unwrap().into();
+    server
+        .saw(|seen| match seen {
+            Seen::Register(r) if r.expiry == past => Some(()),
+            _ => None,
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn the_servers_questions_are_answered_once() {
+    let server = server(vec![(StatusCode::OK, accepting())]);
+    let frames = server.stream();
+    let (client, mut events) = client(server.start().await);
+    client.register(registration());
+    let payload = b"POST /echo HTTP/1.1\r\nContent-Length: 2\r\n\r\nhi".to_vec().into();
+    let c2n = PingRequest {
+        url: "https://unused/machine/c2n/1".to_owned(),
+        types: "c2n".to_owned(),
+        payload,
+        ..PingRequest::default()
+    };
+    let head =
+        PingRequest { url: "https://unused/pong".to_owned(), url_is_noise: true, ..PingRequest::default() };
+    for question in [c2n.clone(), c2n, head] {
+        frames.send(frame(&MapResponse { ping_request: Some(question), ..map_with_node() })).unwrap();
+        next(&mut events, map).await;
+    }
+    server
+        .saw(|seen| if let Seen::Other(path, _) = seen { (path == "/pong").then_some(()) } else { None })
+        .await;
+    let body = server
+        .saw(|seen| match seen {
+            Seen::Other(path, body) if path == "/machine/c2n/1" => Some(body.clone()),
+            _ => None,
+        })
+        .await;
+    assert!(body.ends_with(b"\r\n\r\nhi"));
+    let seen = server.seen.lock().unwrap();
+    assert_eq!(seen.iter().filter(|s| matches!(s, Seen::Other(path, _) if path != "/pong")).count(), 1);
+}
+
+#[tokio::test]
+async fn a_busy_server_is_told_with_its_wait() {
+    let busy = (StatusCode::TOO_MANY_REQUESTS, RegisterResponse::default());
+    let server = server(vec![busy]);
+    let (client, mut events) = client(server.start().await);
+    client.register(registration());
+    let (failure, retry) = next(&mut events, failure).await;
+    assert!(matches!(failure, Failure::Busy(_)) && retry, "{failure}");
+}
+
+#[tokio::test]
+async fn clocks_that_differ_are_told() {
+    let server = server(vec![(StatusCode::OK, accepting())]);
+    *server.date.lock().unwrap() = Some("Sun, 06 Nov 1994 08:49:37 GMT");
+    let (client, mut events) = client(server.start().await);
+    client.register(registration());
+    let off =
+        next(&mut events, |event| if let Event::ClockOff(off) = event { Some(off) } else { None }).await;
+    assert!(off < -600, "{off}");
+    next(&mut events, registered).await;
+}
+
+#[tokio::test]
+async fn wrong_servers_are_named() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let lost =
+                service_fn(async |_| Ok::<_, Infallible>(respond(StatusCode::NOT_FOUND, "a web page")));
+            tokio::spawn(
+                hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), lost),
+            );
+        }
+    });
+    for (url, expected) in [
+        (format!("http://{addr}"), "is not a control server: a web page"),
+        (format!("https://{addr}"), "does not speak TLS on this port"),
+        ("http://127.0.0.1:1".to_owned(), "cannot connect to 127.0.0.1 port 1"),
+    ] {
+        let (client, mut events) = client(url.parse().unwrap());
+        client.register(registration());
+        let (failure, retry) = next(&mut events, failure).await;
+        assert!(failure.to_string().contains(expected) && retry, "{failure}");
+    }
+}
