@@ -25,7 +25,7 @@ pub const MAX_PREFIXES: u32 = 65_536;
 /// Pairs of source class and destination class of one filter that some rule opens.
 pub const MAX_PAIRS: u32 = 65_536;
 /// Port ranges of one filter, after merging and sharing. `log2` of it bounds the program's search.
-pub const MAX_RANGES: u32 = 65_536;
+pub const MAX_RANGES: u32 = 131_072;
 
 /// Reply flows one peer can hold: as many as Tailscale holds for all peers together (`wgengine/filter/filter.go`, `lruMax`).
 pub const FLOWS_PER_REGION: u32 = 512;

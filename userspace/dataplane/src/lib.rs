@@ -1,1 +1,27 @@
-//! dataplane
+//! The kernel's side of a node: programs, filters and everything `Desired` describes.
+//!
+//! [`Programs`] loads the eBPF object once and finds it again after a restart: maps, programs and links are pinned, so
+//! the process may die at any moment and packets keep moving under the same filter. [`Compiled`] is the packet filter as
+//! tables, a pure function of node-core's [`Filter`](node_core::filter::Filter). Deliberately not here: what the
+//! programs decide (`ebpf/packet`), what the kernel should be (`node-core`), sockets and timers (`node`).
+
+mod attach;
+mod compile;
+mod counters;
+mod error;
+mod install;
+mod load;
+mod maps;
+mod object;
+mod peers;
+mod pins;
+mod trace;
+
+pub use abi::{Program, Reason, Verdict};
+pub use attach::{Attachment, Mechanism};
+pub use compile::{Compiled, compile};
+pub use counters::Count;
+pub use error::Error;
+pub use install::Generation;
+pub use load::{Origin, Programs};
+pub use trace::{TraceReader, TraceRecord, TraceSettings};

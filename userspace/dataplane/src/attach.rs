@@ -1,0 +1,245 @@
+//! Attaching programs to devices, and finding them attached.
+//!
+//! TCX where the kernel has it (6.6): a link, pinned, which nobody else can detach and which is moved to another version of
+//! a program in one step. Before that a clsact filter, which has no link: we choose its priority and handle, so it is found
+//! again, replaced in place and removed; the `CLSACT` map remembers on which devices. An empty clsact qdisc is left behind,
+//! because somebody else may use it.
+
+use std::path::Path;
+
+use abi::Program;
+use aya::programs::links::{FdLink, LinkType, PinnedLink};
+use aya::programs::tc::{self, NlOptions, SchedClassifierLink, TcAttachOptions, TcError, TcHandle};
+use aya::programs::{LinkOrder, SchedClassifier, TcAttachType};
+use aya::util::KernelVersion;
+
+use crate::error::{chain, errno};
+use crate::maps::gone_is_fine;
+use crate::pins::{self, pin_error};
+use crate::{Error, Programs};
+
+/// Our filters' priority on clsact: "UP" in ASCII.
+const CLSACT_PRIORITY: u16 = 0x5550;
+
+/// How a program is attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Mechanism {
+    /// A pinned bpf_link (Linux 6.6 and newer).
+    Tcx,
+    /// A classifier of the clsact qdisc.
+    Clsact,
+}
+
+impl Mechanism {
+    /// What this kernel offers.
+    pub fn of_kernel() -> Self {
+        let has_links = KernelVersion::current().is_ok_and(|kernel| kernel >= KernelVersion::new(6, 6, 0));
+        if has_links { Self::Tcx } else { Self::Clsact }
+    }
+}
+
+/// One program on one device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Attachment {
+    /// The device.
+    pub ifindex: u32,
+    /// The program.
+    pub program: Program,
+    /// How.
+    pub mechanism: Mechanism,
+}
+
+impl Programs {
+    /// Attaches `from_tunnel` and `into_tunnel` to the WireGuard device, before it is brought up. Does nothing where they
+    /// are attached already.
+    ///
+    /// # Errors
+    /// When the kernel refuses; names device and program.
+    pub fn attach_tunnel(&mut self, ifindex: u32) -> Result<(), Error> {
+        self.attach(Program::FromTunnel, ifindex)?;
+        self.attach(Program::IntoTunnel, ifindex)
+    }
+
+    /// Attaches `steer` to a device of the underlay. Does nothing where it is attached already.
+    ///
+    /// # Errors
+    /// As [`Self::attach_tunnel`].
+    pub fn attach_underlay(&mut self, ifindex: u32) -> Result<(), Error> {
+        self.attach(Program::Steer, ifindex)
+    }
+
+    /// Takes every program of ours off a device; fine if the device or the programs are gone.
+    ///
+    /// # Errors
+    /// When a pin or the bookkeeping cannot be removed.
+    pub fn detach(&mut self, ifindex: u32) -> Result<(), Error> {
+        for program in Program::ALL {
+            pins::remove(&self.pins.link(program, ifindex))?;
+        }
+        self.detach_clsact(ifindex)
+    }
+
+    /// What is attached where, as the kernel has it now.
+    ///
+    /// # Errors
+    /// When the pins cannot be read.
+    pub fn attachments(&self) -> Result<Vec<Attachment>, Error> {
+        let mut found = Vec::new();
+        for (program, ifindex, path) in self.pins.links()? {
+            if self.live_link(program, ifindex, &path)?.is_some() {
+                found.push(Attachment { ifindex, program, mechanism: Mechanism::Tcx });
+            }
+        }
+        for entry in self.maps.clsact.iter() {
+            let (ifindex, programs) = entry.map_err(Error::map("CLSACT"))?;
+            let attached = Program::ALL.into_iter().filter(|program| programs & bit(*program) != 0);
+            found.extend(attached.map(|program| Attachment {
+                ifindex,
+                program,
+                mechanism: Mechanism::Clsact,
+            }));
+        }
+        found.sort();
+        Ok(found)
+    }
+
+    /// Moves everything attached to the programs just loaded, each in one step.
+    pub(crate) fn reattach(&mut self) -> Result<(), Error> {
+        for (program, ifindex, _) in self.pins.links()? {
+            self.attach(program, ifindex)?;
+        }
+        for attachment in self.attachments()? {
+            if attachment.mechanism == Mechanism::Clsact {
+                self.attach(attachment.program, attachment.ifindex)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// For removal: links go with their pins, classifiers need a call.
+    pub(crate) fn detach_everything(&mut self) -> Result<(), Error> {
+        let devices: Vec<u32> = self.maps.clsact.keys().filter_map(Result::ok).collect();
+        devices.into_iter().try_for_each(|ifindex| self.detach_clsact(ifindex))
+    }
+
+    fn attach(&mut self, program: Program, ifindex: u32) -> Result<(), Error> {
+        let Some(name) = interface(ifindex) else {
+            // The device is gone, and what was attached to it with it.
+            pins::remove(&self.pins.link(program, ifindex))?;
+            gone_is_fine(self.maps.clsact.remove(&ifindex)).map_err(Error::map("CLSACT"))?;
+            return Err(Error::attach(program, ifindex)("there is no such device".to_owned()));
+        };
+        match Mechanism::of_kernel() {
+            Mechanism::Tcx => self.attach_tcx(program, ifindex, &name),
+            Mechanism::Clsact => self.attach_clsact(program, ifindex, &name),
+        }
+    }
+
+    fn attach_tcx(&self, program: Program, ifindex: u32, name: &str) -> Result<(), Error> {
+        let failed = Error::attach(program, ifindex);
+        let path = self.pins.link(program, ifindex);
+        let mut loaded = self.program(program)?;
+        let id = loaded.info().map_err(|error| failed(chain(&error)))?.id();
+        if let Some((link, running)) = self.live_link(program, ifindex, &path)? {
+            if running != id {
+                let link = SchedClassifierLink::try_from(link).map_err(|error| failed(chain(&error)))?;
+                let moved = loaded.attach_to_link(link).map_err(|error| failed(chain(&error)))?;
+                // Taken out of the program, which would detach it when it goes out of scope; the pin keeps it.
+                loaded.take_link(moved).map_err(|error| failed(chain(&error)))?;
+            }
+            return Ok(());
+        }
+        // A pin without a link behind it: the device was deleted and its index used again.
+        pins::remove(&path)?;
+        let options = TcAttachOptions::TcxOrder(LinkOrder::default());
+        let attached = loaded
+            .attach_with_options(name, direction(program), options)
+            .map_err(|error| failed(chain(&error)))?;
+        let link = loaded.take_link(attached).map_err(|error| failed(chain(&error)))?;
+        let link = FdLink::try_from(link).map_err(|error| failed(chain(&error)))?;
+        let kind = link.info().and_then(|info| info.link_type()).map_err(|error| failed(chain(&error)))?;
+        if kind != LinkType::Tcx {
+            return Err(failed(format!("the kernel made a link of type {kind:?}, not TCX")));
+        }
+        link.pin(&path).map_err(|error| Error::Pin { path, cause: chain(&error) })?;
+        Ok(())
+    }
+
+    /// The pinned link, if it still holds a program on that device, and the id of that program.
+    fn live_link(&self, program: Program, ifindex: u32, path: &Path) -> Result<Option<(FdLink, u32)>, Error> {
+        match path.try_exists() {
+            Ok(true) => {}
+            Ok(false) => return Ok(None),
+            Err(error) => return Err(pin_error(path, &error)),
+        }
+        let failed = Error::attach(program, ifindex);
+        let link = FdLink::from(PinnedLink::from_pin(path).map_err(|error| failed(chain(&error)))?);
+        let running = link.info().map_err(|error| failed(chain(&error)))?.program_id();
+        let Some(name) = interface(ifindex) else { return Ok(None) };
+        let (_, attached) =
+            SchedClassifier::query_tcx(&name, direction(program)).map_err(|error| failed(chain(&error)))?;
+        Ok(attached.iter().any(|info| info.id() == running).then_some((link, running)))
+    }
+
+    fn attach_clsact(&mut self, program: Program, ifindex: u32, name: &str) -> Result<(), Error> {
+        let failed = Error::attach(program, ifindex);
+        // Written first: a crash in between leaves a note too much, never a filter that nobody removes.
+        let known = self.maps.clsact.get(&ifindex, 0).unwrap_or(0);
+        self.maps.clsact.insert(ifindex, known | bit(program), 0).map_err(Error::map("CLSACT"))?;
+        match tc::qdisc_add_clsact(name) {
+            Ok(()) | Err(TcError::AlreadyAttached) => {}
+            Err(error) => return Err(failed(chain(&error))),
+        }
+        let mut loaded = self.program(program)?;
+        let place = classifier(program, name).map_err(|error| failed(error.to_string()))?;
+        let attached = match loaded.attach_to_link(place) {
+            Err(error) if errno(&error) == Some(nix::Error::ENOENT as i32) => {
+                let (priority, handle) = (CLSACT_PRIORITY, handle(program));
+                let options = TcAttachOptions::Netlink(NlOptions { priority, handle, classid: None });
+                loaded.attach_with_options(name, direction(program), options)
+            }
+            replaced => replaced,
+        };
+        let link = attached.and_then(|id| loaded.take_link(id)).map_err(|error| failed(chain(&error)))?;
+        // Dropping it would detach; the filter is to outlive this process, and is found again by its handle.
+        std::mem::forget(link);
+        Ok(())
+    }
+
+    fn detach_clsact(&mut self, ifindex: u32) -> Result<(), Error> {
+        let Ok(programs) = self.maps.clsact.get(&ifindex, 0) else { return Ok(()) };
+        if let Some(name) = interface(ifindex) {
+            for program in Program::ALL.into_iter().filter(|program| programs & bit(*program) != 0) {
+                let place = classifier(program, &name)
+                    .map_err(|error| Error::attach(program, ifindex)(error.to_string()))?;
+                // Detaches on drop; a filter that somebody removed is gone as wanted.
+                drop(place);
+            }
+        }
+        gone_is_fine(self.maps.clsact.remove(&ifindex)).map_err(Error::map("CLSACT"))
+    }
+}
+
+fn direction(program: Program) -> TcAttachType {
+    match program {
+        Program::Steer | Program::FromTunnel => TcAttachType::Ingress,
+        Program::IntoTunnel => TcAttachType::Egress,
+    }
+}
+
+fn bit(program: Program) -> u32 {
+    1 << program as u32
+}
+
+fn handle(program: Program) -> TcHandle {
+    TcHandle::new(0, 1 + program as u16)
+}
+
+/// Our filter of `program` on a device, whether or not it is there.
+fn classifier(program: Program, name: &str) -> std::io::Result<SchedClassifierLink> {
+    SchedClassifierLink::attached(name, direction(program), CLSACT_PRIORITY, handle(program), None)
+}
+
+fn interface(ifindex: u32) -> Option<String> {
+    nix::net::if_::if_indextoname(ifindex).ok()?.into_string().ok()
+}

@@ -1,0 +1,181 @@
+//! Loading the programs, or finding them where an earlier process left them.
+//!
+//! The first start pins maps, programs and links. A later one with the same object adopts all of it without touching what
+//! is attached; one with another object loads it over the same maps and moves each link to the new program in one step.
+//! Every step can be interrupted: the object's hash is written last, so the next start does the rest again. Deliberately
+//! not here: attaching (`attach`), filters (`install`).
+
+use std::time::Duration;
+
+use abi::{Program, TRACE_DROPS, TRACE_ON};
+use aya::EbpfLoader;
+use aya::programs::{SchedClassifier, TestRun as _, TestRunOptions};
+
+use crate::error::{chain, errno};
+use crate::maps::{Maps, NAMES};
+use crate::pins::{self, Pins};
+use crate::{Error, TraceReader, TraceSettings, object};
+
+/// The kernel programs of one node and their maps. Dropping it leaves everything attached.
+pub struct Programs {
+    pub(crate) pins: Pins,
+    pub(crate) maps: Maps,
+    origin: Origin,
+}
+
+/// Where the programs in the kernel came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// Nothing was there; they were loaded. No filter is in force: nothing comes in.
+    Loaded,
+    /// The same object was there already; nothing was touched.
+    Adopted,
+    /// Another version was there; its links now run ours, with the filter and the flows kept.
+    Replaced,
+}
+
+impl Programs {
+    /// Loads the programs for `device` in the calling thread's network namespace, or takes over those that are there. The
+    /// trace is off afterwards.
+    ///
+    /// # Errors
+    /// No rights, no BPF file system, or a kernel that refuses the programs.
+    pub fn load_or_adopt(device: &str) -> Result<Self, Error> {
+        let pins = Pins::of(device)?;
+        pins.prepare()?;
+        let wanted = object::identity();
+        let known = Maps::open(&pins).ok().and_then(|maps| maps.object.get(&0, 0).ok());
+        if known == Some(wanted) {
+            let maps = Maps::open(&pins)?;
+            let mut adopted = Self { pins, maps, origin: Origin::Adopted };
+            adopted.trace(None)?;
+            return Ok(adopted);
+        }
+        load(&pins)?;
+        let maps = Maps::open(&pins)?;
+        let origin = if known.is_some_and(|object| object.hash != [0; 32]) {
+            Origin::Replaced
+        } else {
+            Origin::Loaded
+        };
+        let mut loaded = Self { pins, maps, origin };
+        loaded.reattach()?;
+        loaded.trace(None)?;
+        loaded.maps.object.set(0, wanted, 0).map_err(Error::map("OBJECT"))?;
+        Ok(loaded)
+    }
+
+    /// How this process got the programs.
+    pub fn origin(&self) -> Origin {
+        self.origin
+    }
+
+    /// Tells `steer` which UDP port is WireGuard's and which one the controller's sockets are bound to (without
+    /// `SO_REUSEPORT`). Zero for WireGuard's switches steering off.
+    ///
+    /// # Errors
+    /// When the map refuses.
+    pub fn set_ports(&mut self, wireguard: u16, controller: u16) -> Result<(), Error> {
+        self.maps.configure(|config| {
+            config.wireguard_port = wireguard.to_be_bytes();
+            config.controller_port = controller.to_be_bytes();
+        })
+    }
+
+    /// Switches the per-packet trace on or off. Read it with [`Self::trace_reader`].
+    ///
+    /// # Errors
+    /// When the map refuses.
+    pub fn trace(&mut self, settings: Option<&TraceSettings>) -> Result<(), Error> {
+        self.maps.configure(|config| {
+            config.trace = match settings {
+                None => 0,
+                Some(settings) if settings.drops_only => TRACE_ON | TRACE_DROPS,
+                Some(_) => TRACE_ON,
+            };
+            config.trace_v4 = settings
+                .and_then(|settings| settings.peer_v4)
+                .map_or(0, |ip| u32::from_ne_bytes(ip.octets()));
+            config.trace_v6 = settings
+                .and_then(|settings| settings.peer_v6)
+                .map_or([0; 4], |ip| crate::maps::address(ip.into()).1);
+        })
+    }
+
+    /// Reads the trace's records, wherever the programs were loaded. One reader at a time: records go to whoever reads.
+    ///
+    /// # Errors
+    /// When the record buffer cannot be opened; needs a tokio runtime.
+    pub fn trace_reader(&self) -> Result<TraceReader, Error> {
+        let program = self.program(Program::FromTunnel)?;
+        let id = program.info().map_err(|error| Error::Trace(chain(&error)))?.id();
+        TraceReader::open(id)
+    }
+
+    /// Runs a program on a packet with an Ethernet header, `repeat` times, without a device: its return code and the mean
+    /// time a run takes.
+    ///
+    /// # Errors
+    /// When the kernel refuses the packet (it must hold an Ethernet header).
+    pub fn test_run(&self, program: Program, packet: &[u8], repeat: u32) -> Result<(i32, Duration), Error> {
+        let options = TestRunOptions { data_in: Some(packet), repeat, ..Default::default() };
+        let result = self.program(program)?.test_run(options).map_err(|error| Error::Attach {
+            program: program.name(),
+            ifindex: 0,
+            cause: chain(&error),
+        })?;
+        Ok((result.return_value as i32, result.duration))
+    }
+
+    /// Takes everything away that [`Self::load_or_adopt`] and attaching made for `device` in this namespace.
+    ///
+    /// # Errors
+    /// When something cannot be removed; the rest may still be there.
+    pub fn remove_all(device: &str) -> Result<(), Error> {
+        let pins = Pins::of(device)?;
+        if let Ok(maps) = Maps::open(&pins) {
+            Self { pins: pins.clone(), maps, origin: Origin::Adopted }.detach_everything()?;
+        }
+        pins.remove()
+    }
+
+    /// The loaded program, from its pin.
+    pub(crate) fn program(&self, program: Program) -> Result<SchedClassifier, Error> {
+        let path = self.pins.program(program);
+        SchedClassifier::from_pin(&path).map_err(|error| Error::Pin { path, cause: chain(&error) })
+    }
+}
+
+/// Loads the object over the pinned maps and pins its programs in the place of older ones.
+fn load(pins: &Pins) -> Result<(), Error> {
+    let mut loader = EbpfLoader::new();
+    for name in NAMES {
+        loader.map_pin_path(name, pins.map(name));
+    }
+    let mut ebpf = loader.load(object::bytes()).map_err(|error| refused(chain(&error)))?;
+    for program in Program::ALL {
+        let missing = || Error::Load(format!("the object has no program {}", program.name()));
+        let loaded: &mut SchedClassifier =
+            ebpf.program_mut(program.name())
+                .ok_or_else(missing)?
+                .try_into()
+                .map_err(|error: aya::programs::ProgramError| Error::Load(chain(&error)))?;
+        loaded.load().map_err(|error| match errno(&error) {
+            Some(errno) if errno == nix::Error::EPERM as i32 => {
+                Error::NotPermitted { doing: "loading eBPF programs" }
+            }
+            _ => Error::Load(format!("{}: {}", program.name(), chain(&error))),
+        })?;
+        pins::replace(&pins.program(program), |path| loaded.pin(path).map_err(|error| chain(&error)))?;
+    }
+    Ok(())
+}
+
+fn refused(cause: String) -> Error {
+    let eperm = std::io::Error::from(nix::Error::EPERM).to_string();
+    if cause.contains(&eperm) {
+        Error::NotPermitted { doing: "creating eBPF maps" }
+    } else {
+        Error::Load(cause)
+    }
+}
