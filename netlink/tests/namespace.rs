@@ -1,5 +1,7 @@
 //! Every call against a real kernel, each test in a network namespace of its own.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on ends in a panic, helpers included")]
+
 mod site;
 
 use std::net::IpAddr;
@@ -266,7 +268,7 @@ fn a_table_is_replaced_as_a_whole_or_not_at_all() {
     let site = Site::new();
     let ruleset = |counter: &str| {
         format!(
-            "chain input {{ type filter hook input priority 0; counter name {counter}; }} counter {counter} {{}}"
+            "counter {counter} {{}}\nchain input {{ type filter hook input priority 0; counter name {counter}; }}"
         )
     };
     let (first, second) = (ruleset("first"), ruleset("second"));

@@ -77,7 +77,7 @@ impl State {
             TunnResult::Done | TunnResult::Err(_) => return received,
             TunnResult::WriteToNetwork(answer) => received.send.push(answer),
             TunnResult::WriteToTunnel(packet) => {
-                received.deliver = Some(packet).filter(|packet| !packet.is_empty())
+                received.deliver = Some(packet).filter(|packet| !packet.is_empty());
             }
         }
         self.endpoint = Some(from);

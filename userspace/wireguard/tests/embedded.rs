@@ -1,5 +1,7 @@
 //! Embedded devices in namespaces, driven by `netlink::wireguard`, `wg` and wireguard-control.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on ends in a panic, helpers included")]
+
 #[path = "../../../netlink/tests/site/mod.rs"]
 mod site;
 
