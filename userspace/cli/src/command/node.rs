@@ -1,0 +1,70 @@
+//! `underpass node`: the daemon. Its work is `node::run`; here are its flags.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use anyhow::Context;
+use clap::Args;
+use node::{Config, DEFAULT_DEVICE, DEFAULT_PORT, DEFAULT_RULE_PRIORITY, DEFAULT_TABLE, WireguardMode};
+use tokio::runtime::Builder;
+
+use crate::client::DEFAULT_SOCKET;
+use crate::exit::DaemonFailed;
+use crate::logging::Verbosity;
+
+/// `underpass node`
+#[derive(Args)]
+#[command(
+    long_about = "Run the node, in the foreground. It needs root.\n\nEnding it leaves the tunnel as it is: packets keep \
+moving, and the next start takes over. `underpass down` takes the tunnel away.",
+    after_help = "Exit codes: 0 ended by a signal; 1 failed; 2 wrong usage or configuration; 3 not root; 4 the kernel \
+lacks something; 5 the device name is taken; 6 port or socket in use; 7 the state file cannot be used."
+)]
+pub(crate) struct NodeArgs {
+    /// Folder of keys, settings and the cached netmap.
+    #[arg(long, value_name = "DIR", env = "UNDERPASS_STATE", default_value = "/var/lib/underpass")]
+    state: PathBuf,
+    /// Name of the WireGuard device.
+    #[arg(long, value_name = "NAME", default_value = DEFAULT_DEVICE)]
+    device: String,
+    /// UDP port of WireGuard, DISCO and STUN; 0 lets the kernel choose once.
+    #[arg(long, value_name = "PORT", default_value_t = DEFAULT_PORT)]
+    port: u16,
+    /// Which WireGuard moves the packets: the kernel's, the embedded one, or whichever there is.
+    #[arg(long, value_name = "kernel|embedded|auto", default_value = "auto", env = "UNDERPASS_WIREGUARD")]
+    wireguard: WireguardMode,
+    /// Routing table of our own.
+    #[arg(long, value_name = "NUMBER", default_value_t = DEFAULT_TABLE)]
+    table: u32,
+    /// Priority of the first of our routing rules.
+    #[arg(long, value_name = "NUMBER", default_value_t = DEFAULT_RULE_PRIORITY)]
+    rule_priority: u32,
+    /// Settings from a file in Tailscale's format (HuJSON, "version": "alpha0").
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    verbosity: Verbosity,
+}
+
+impl NodeArgs {
+    pub(crate) fn run(self, socket: Option<PathBuf>) -> anyhow::Result<()> {
+        self.verbosity.start();
+        let program = std::env::current_exe().context("cannot find this program's own path")?;
+        let config = Config {
+            state_dir: self.state,
+            socket: socket.unwrap_or_else(|| DEFAULT_SOCKET.into()),
+            device: self.device,
+            port: self.port,
+            wireguard: self.wireguard,
+            embedded_command: vec![program.into(), OsString::from("wireguard"), OsString::from("--device")],
+            table: self.table,
+            rule_priority: self.rule_priority,
+            config_file: self.config,
+        };
+        // One thread: the kernel moves the packets, and what is left is one event loop.
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        runtime
+            .block_on(node::run(config))
+            .map_err(|error| DaemonFailed { code: error.exit_code(), message: error.to_string() }.into())
+    }
+}
