@@ -42,7 +42,7 @@ pub(crate) struct Report {
     pub(crate) global_v4: Option<SocketAddr>,
     pub(crate) global_v6: Option<SocketAddr>,
     /// How often each address was seen.
-    seen: BTreeMap<SocketAddr, usize>,
+    pub(crate) seen: BTreeMap<SocketAddr, usize>,
     /// Whether two servers saw different IPv4 mappings; unknown with less than two answers.
     pub(crate) mapping_varies: Option<bool>,
 }

@@ -1,0 +1,11 @@
+//! Whole nodes against each other in virtual time: real `Node`s, a model of the kernel's WireGuard, NATs, DERP, STUN and
+//! control. The same seed gives the same run.
+//!
+//! `world` moves everything; `kernel`, `nat` are what it is made of; the rest are the tests.
+
+mod kernel;
+mod nat;
+mod pairs;
+mod restart;
+mod traps;
+mod world;

@@ -1,0 +1,526 @@
+//! The world: hosts behind NATs, two DERP regions with STUN, a control server, and a clock.
+//!
+//! ```text
+//!   host (Node, Kernel) -- NAT --+-- UDP, 10..40 ms one way --+-- NAT -- host
+//!                                |                            |
+//!                                +-- STUN 198.51.100.1/2 -----+
+//!                    DERP (never lost, 30 ms) and control (20 ms) beside it
+//! ```
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::{Duration, Instant, SystemTime};
+
+use node_core::{
+    Clock, Config, DerpState, Event, FromDerp, Node, PingError, PingId, Pong, Prefs, Slot, Transmit,
+    Underlay, Via,
+};
+use types::{DiscoPrivate, NodeId, NodePrivate, NodePublic, RegionId};
+use wire::control::{DerpMap, MapResponse, Node as WireNode, PeerChange};
+
+use crate::kernel::{Kernel, Packet};
+use crate::nat::{Kind, Nat};
+
+pub(crate) const PORT: u16 = 41641;
+const LOOPBACK_PORT: u16 = 40000;
+const REGION: RegionId = RegionId(1);
+const DERP_DELAY: Duration = Duration::from_millis(30);
+const CONTROL_DELAY: Duration = Duration::from_millis(20);
+
+/// What travels by UDP.
+#[derive(Clone, Debug)]
+enum Payload {
+    Bytes(Vec<u8>),
+    WireGuard { from: NodePublic, to: NodePublic, packet: Packet },
+}
+
+#[derive(Debug)]
+enum Delivery {
+    Udp { from: SocketAddr, to: SocketAddr, payload: Payload },
+    Derp { host: usize, region: RegionId, from: NodePublic, payload: Payload },
+    Map { host: usize, map: Box<MapResponse> },
+    DerpUp { host: usize, region: RegionId },
+}
+
+pub(crate) struct Host {
+    pub(crate) node: Node,
+    pub(crate) kernel: Kernel,
+    pub(crate) key: NodePublic,
+    pub(crate) nat: Nat,
+    /// A firewall that drops WireGuard and lets DISCO in.
+    pub(crate) drops_wireguard: bool,
+    /// Whether a controller runs; the kernel does in any case.
+    pub(crate) is_up: bool,
+    pub(crate) pings: BTreeMap<PingId, Result<Pong, PingError>>,
+    /// UDP datagrams of the controller so far.
+    pub(crate) controller_sent: usize,
+    disco: [u8; 32],
+    inside: SocketAddr,
+    derp: BTreeSet<RegionId>,
+    endpoints: Vec<SocketAddr>,
+    home: RegionId,
+}
+
+pub(crate) struct World {
+    pub(crate) now: Instant,
+    pub(crate) hosts: Vec<Host>,
+    /// Arrival of each data packet, by number.
+    pub(crate) arrived: BTreeMap<u64, Instant>,
+    /// Of a hundred UDP datagrams so many get lost.
+    pub(crate) loss: u64,
+    start: Instant,
+    queue: BinaryHeap<Reverse<(Instant, u64)>>,
+    deliveries: BTreeMap<u64, Delivery>,
+    count: u64,
+    random: u64,
+}
+
+fn derp_map() -> DerpMap {
+    serde_json::from_str(
+        r#"{"Regions":{"1":{"RegionID":1,"RegionName":"sim","Nodes":[
+            {"Name":"1a","HostName":"a","IPv4":"198.51.100.1","IPv6":"none"},
+            {"Name":"1b","HostName":"b","IPv4":"198.51.100.2","IPv6":"none"}]},
+            "2":{"RegionID":2,"RegionName":"far","Nodes":[{"Name":"2a","HostName":"c","IPv4":"198.51.100.2","IPv6":"none"}]}}}"#,
+    )
+    .unwrap()
+}
+
+pub(crate) fn overlay(host: usize) -> Ipv4Addr {
+    Ipv4Addr::new(100, 64, 0, host as u8 + 1)
+}
+
+impl World {
+    pub(crate) fn new(seed: u64, nats: &[Kind]) -> Self {
+        let start = Instant::now();
+        let mut world = Self {
+            now: start,
+            hosts: Vec::new(),
+            arrived: BTreeMap::new(),
+            loss: 0,
+            start,
+            queue: BinaryHeap::new(),
+            deliveries: BTreeMap::new(),
+            count: 0,
+            random: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
+        };
+        for (index, kind) in nats.iter().enumerate() {
+            let host = world.host(index, *kind);
+            world.hosts.push(host);
+        }
+        for index in 0..world.hosts.len() {
+            world.restart(index, None);
+            world.hosts[index].node.handle_control_state(true);
+            let map = world.full_map(index);
+            world.at(world.now + CONTROL_DELAY, Delivery::Map { host: index, map: map.into() });
+        }
+        world
+    }
+
+    fn host(&mut self, index: usize, kind: Kind) -> Host {
+        let public = IpAddr::from([203, 0, 113, index as u8 + 1]);
+        let inside = if kind == Kind::None { public } else { IpAddr::from([192, 168, index as u8, 2]) };
+        let key = NodePrivate::from_random([index as u8 + 1; 32]).public();
+        let disco = [index as u8 + 101; 32];
+        let first_port = 10_000 + self.below(40_000) as u16;
+        Host {
+            node: Node::new(config(key, disco), self.clock(), self.seed()),
+            kernel: Kernel::default(),
+            key,
+            nat: Nat::new(kind, public, first_port),
+            drops_wireguard: false,
+            is_up: true,
+            pings: BTreeMap::new(),
+            controller_sent: 0,
+            disco,
+            inside: SocketAddr::new(inside, PORT),
+            derp: BTreeSet::new(),
+            endpoints: Vec::new(),
+            home: RegionId(0),
+        }
+    }
+
+    /// Kills the controller; the kernel goes on.
+    pub(crate) fn kill(&mut self, index: usize) {
+        self.hosts[index].is_up = false;
+        self.hosts[index].derp.clear();
+    }
+
+    /// A new controller that has only `cached`; control answers later.
+    pub(crate) fn restart(&mut self, index: usize, cached: Option<MapResponse>) {
+        let (clock, seed, now) = (self.clock(), self.seed(), self.now);
+        let host = &mut self.hosts[index];
+        host.is_up = true;
+        host.node = Node::new(config(host.key, host.disco), clock, seed);
+        host.node.handle_prefs(Prefs { want_running: true, ..Prefs::default() }, now);
+        if let Some(cached) = cached {
+            host.node.handle_map(cached, now);
+        }
+        let addresses = vec![format!("{}/24", host.inside.ip()).parse().unwrap()];
+        host.node.handle_underlay(Underlay { addresses, default_v4: true, default_v6: false }, now);
+        self.drain(index);
+    }
+
+    /// How control describes a host.
+    pub(crate) fn wire_node(&self, index: usize) -> WireNode {
+        let host = &self.hosts[index];
+        WireNode {
+            id: NodeId(index as i64 + 1),
+            name: format!("host{index}.example.com."),
+            key: host.key,
+            disco_key: DiscoPrivate::from_random(host.disco).public(),
+            addresses: vec![IpAddr::from(overlay(index)).into()],
+            endpoints: host.endpoints.clone(),
+            home_derp: host.home,
+            machine_authorized: true,
+            ..WireNode::default()
+        }
+    }
+
+    pub(crate) fn full_map(&self, index: usize) -> MapResponse {
+        let others = (0..self.hosts.len()).filter(|other| *other != index);
+        MapResponse {
+            node: Some(self.wire_node(index)),
+            peers: others.map(|other| self.wire_node(other)).collect(),
+            derp_map: Some(derp_map()),
+            ..MapResponse::default()
+        }
+    }
+
+    /// A map for one host, now.
+    pub(crate) fn give_map(&mut self, index: usize, map: MapResponse) {
+        let now = self.now;
+        self.hosts[index].node.handle_map(map, now);
+        self.drain(index);
+    }
+
+    pub(crate) fn ping(&mut self, from: usize, to: usize) -> PingId {
+        let (key, now) = (self.hosts[to].key, self.now);
+        let id = self.hosts[from].node.ping(key, 0, now);
+        self.drain(from);
+        id
+    }
+
+    /// A program on `from` sends data packet `id` to `to`.
+    pub(crate) fn send(&mut self, from: usize, to: usize, id: u64) {
+        let (key, now) = (self.hosts[to].key, self.now);
+        self.hosts[from].kernel.send(key, id, now);
+        self.drain(from);
+    }
+
+    /// Sends from `from` to `to` and back every `every` for `length`; returns the numbers sent.
+    pub(crate) fn talk(&mut self, from: usize, to: usize, every: Duration, length: Duration) -> Vec<u64> {
+        let end = self.now + length;
+        let mut sent = Vec::new();
+        while self.now < end {
+            for (a, b) in [(from, to), (to, from)] {
+                self.count += 1;
+                sent.push(self.count);
+                self.send(a, b, self.count);
+            }
+            self.run_for(every);
+        }
+        sent
+    }
+
+    /// The loopback address under which the kernel of `from` knows `to` when it is relayed.
+    pub(crate) fn loopback(&mut self, from: usize, to: usize) -> SocketAddr {
+        let (key, now) = (self.hosts[to].key, self.now);
+        let FromDerp::Deliver(slot) = self.hosts[from].node.handle_derp(REGION, key, &[1, 0, 0, 0], now)
+        else {
+            panic!("a known peer's packet is delivered");
+        };
+        SocketAddr::new(slot.ip().into(), LOOPBACK_PORT)
+    }
+
+    /// An authenticated packet that for once comes by DERP.
+    pub(crate) fn send_by_derp(&mut self, from: usize, to: usize) {
+        let payload = Payload::WireGuard {
+            from: self.hosts[from].key,
+            to: self.hosts[to].key,
+            packet: Packet::KeepAlive,
+        };
+        let home = self.hosts[to].node.home().unwrap();
+        self.derp(from, home, self.hosts[to].key, payload);
+    }
+
+    pub(crate) fn lost(&self, sent: &[u64]) -> usize {
+        sent.iter().filter(|id| !self.arrived.contains_key(id)).count()
+    }
+
+    pub(crate) fn via(&self, from: usize, to: usize) -> Via {
+        let status = self.hosts[from].node.peer_status(self.hosts[to].key, self.now).unwrap();
+        status.current.map_or(Via::Derp(REGION), Via::Direct)
+    }
+
+    pub(crate) fn is_direct(&self, a: usize, b: usize) -> bool {
+        let direct = |a, b| matches!(self.via(a, b), Via::Direct(_));
+        direct(a, b) && direct(b, a)
+    }
+
+    /// Whether the kernel of `from` sends to `to` by DERP.
+    pub(crate) fn rests_on_derp(&self, from: usize, to: usize) -> bool {
+        self.hosts[from].kernel.peers[&self.hosts[to].key].endpoint.unwrap().ip().is_loopback()
+    }
+
+    /// Runs until `done`, at most `limit`; how long it took.
+    pub(crate) fn run_until(&mut self, limit: Duration, done: impl Fn(&Self) -> bool) -> Option<Duration> {
+        let (start, end) = (self.now, self.now + limit);
+        while !done(self) {
+            if !self.step(end) {
+                return None;
+            }
+        }
+        Some(self.now - start)
+    }
+
+    pub(crate) fn run_for(&mut self, time: Duration) {
+        let end = self.now + time;
+        while self.step(end) {}
+        self.now = end;
+    }
+
+    /// The next thing that happens before `end`; false when nothing does.
+    fn step(&mut self, end: Instant) -> bool {
+        let delivery = self.queue.peek().map(|Reverse((at, _))| *at);
+        let nodes = self.hosts.iter().filter(|host| host.is_up);
+        let timer = nodes.filter_map(|host| Some(host.node.poll_timeout()?.0)).min();
+        let kernel = self.hosts.iter().filter_map(|host| host.kernel.next_timer()).min();
+        let Some(next) = [delivery, timer, kernel].into_iter().flatten().min().filter(|at| *at <= end) else {
+            self.now = end;
+            return false;
+        };
+        self.now = self.now.max(next);
+        if delivery == Some(next) {
+            let id = self.queue.pop().map(|Reverse((_, id))| id).unwrap();
+            let delivery = self.deliveries.remove(&id).unwrap();
+            self.deliver(delivery);
+            return true;
+        }
+        let now = self.now;
+        for index in 0..self.hosts.len() {
+            let host = &mut self.hosts[index];
+            host.kernel.handle_timers(now);
+            if host.is_up {
+                host.node.handle_timeout(now);
+            }
+            self.drain(index);
+        }
+        true
+    }
+
+    fn deliver(&mut self, delivery: Delivery) {
+        let now = self.now;
+        match delivery {
+            Delivery::Udp { from, to, payload } => self.deliver_udp(from, to, payload),
+            Delivery::Map { host, map } => {
+                if self.hosts[host].is_up {
+                    self.hosts[host].node.handle_map(*map, now);
+                    self.drain(host);
+                }
+            }
+            Delivery::DerpUp { host, region } => {
+                self.hosts[host].node.handle_derp_state(region, DerpState::Connected, now);
+                self.drain(host);
+            }
+            Delivery::Derp { host, region, from, payload } => {
+                if !self.hosts[host].derp.contains(&region) {
+                    return;
+                }
+                let node = &mut self.hosts[host].node;
+                let (bytes, packet) = match payload {
+                    Payload::Bytes(bytes) => (bytes, None),
+                    Payload::WireGuard { packet, .. } => (vec![1, 0, 0, 0], Some(packet)),
+                };
+                let verdict = node.handle_derp(region, from, &bytes, now);
+                if let (FromDerp::Deliver(slot), Some(packet)) = (verdict, packet) {
+                    self.receive(host, from, SocketAddr::new(slot.ip().into(), LOOPBACK_PORT), packet);
+                }
+                self.drain(host);
+            }
+        }
+    }
+
+    fn deliver_udp(&mut self, from: SocketAddr, to: SocketAddr, payload: Payload) {
+        let now = self.now;
+        if matches!(to.ip(), IpAddr::V4(ip) if ip.octets()[..3] == [198, 51, 100]) {
+            let Payload::Bytes(bytes) = payload else { return };
+            let tx_id = wire::stun::decode_request(&bytes).unwrap();
+            self.travel(to, from, Payload::Bytes(wire::stun::encode_response(tx_id, from)));
+            return;
+        }
+        for index in 0..self.hosts.len() {
+            let host = &mut self.hosts[index];
+            if host.nat.public(host.inside).ip() != to.ip() {
+                continue;
+            }
+            if host.nat.inbound(from, to, now) != Some(host.inside) {
+                return;
+            }
+            match payload {
+                Payload::Bytes(bytes) if host.is_up => host.node.handle_datagram(from, &bytes, now),
+                Payload::WireGuard { from: key, to, packet } if !host.drops_wireguard && to == host.key => {
+                    self.receive(index, key, from, packet);
+                }
+                _ => {}
+            }
+            self.drain(index);
+            return;
+        }
+    }
+
+    fn receive(&mut self, index: usize, from: NodePublic, source: SocketAddr, packet: Packet) {
+        let (now, wall) = (self.now, self.wall());
+        if let Some(id) = self.hosts[index].kernel.receive(from, source, packet, wall, now) {
+            self.arrived.entry(id).or_insert(now);
+        }
+    }
+
+    /// Does what a host's node and kernel want done.
+    fn drain(&mut self, index: usize) {
+        loop {
+            let host = &mut self.hosts[index];
+            if let Some((to, endpoint, packet)) = host.kernel.out.pop() {
+                self.kernel_sends(index, to, endpoint, packet);
+            } else if !host.is_up {
+                return;
+            } else if let Some(transmit) = host.node.poll_transmit() {
+                match transmit {
+                    Transmit::Udp { to, bytes } => {
+                        host.controller_sent += 1;
+                        self.udp(index, to, Payload::Bytes(bytes));
+                    }
+                    Transmit::Derp { region, to, bytes } => {
+                        self.derp(index, region, to, Payload::Bytes(bytes))
+                    }
+                }
+            } else if let Some(event) = host.node.poll_event() {
+                self.handle_event(index, event);
+            } else {
+                return;
+            }
+        }
+    }
+
+    fn handle_event(&mut self, index: usize, event: Event) {
+        let now = self.now;
+        let host = &mut self.hosts[index];
+        match event {
+            Event::ObserveKernel => {
+                let dump = host.kernel.dump();
+                host.node.handle_kernel(&dump, now);
+            }
+            Event::DesiredChanged => host.kernel.apply(host.node.desired()),
+            Event::SetEndpoint { peer, endpoint } => host.kernel.set_endpoint(peer, endpoint),
+            Event::EndpointsChanged(endpoints) => {
+                host.endpoints = endpoints.iter().map(|endpoint| endpoint.addr).collect();
+                self.tell_others(index);
+            }
+            Event::NetInfoChanged => {
+                host.home = host.node.home().unwrap_or_default();
+                self.tell_others(index);
+            }
+            Event::ConnectDerp { region, .. } => {
+                host.derp.insert(region);
+                self.at(now + DERP_DELAY, Delivery::DerpUp { host: index, region });
+            }
+            Event::CloseDerp(region) => drop(host.derp.remove(&region)),
+            Event::PingResult { id, result } => drop(host.pings.insert(id, result)),
+            Event::BadMap(why) => panic!("bad map: {why}"),
+            _ => {}
+        }
+    }
+
+    /// Control passes on what a host reported.
+    fn tell_others(&mut self, index: usize) {
+        let node = self.wire_node(index);
+        let patch = PeerChange {
+            node_id: node.id,
+            endpoints: node.endpoints,
+            derp_region: node.home_derp,
+            ..PeerChange::default()
+        };
+        for host in (0..self.hosts.len()).filter(|host| *host != index) {
+            let map =
+                MapResponse { peers_changed_patch: vec![patch.clone()].into(), ..MapResponse::default() };
+            // After the map of the beginning.
+            let at = self.now.max(self.start + CONTROL_DELAY) + CONTROL_DELAY;
+            self.at(at, Delivery::Map { host, map: map.into() });
+        }
+    }
+
+    fn kernel_sends(&mut self, index: usize, to: NodePublic, endpoint: SocketAddr, packet: Packet) {
+        let host = &mut self.hosts[index];
+        let payload = Payload::WireGuard { from: host.key, to, packet };
+        let Some(slot) = Slot::from_ip(endpoint.ip()) else {
+            self.udp(index, endpoint, payload);
+            return;
+        };
+        if host.is_up
+            && let Some(way) = host.node.handle_loopback(slot, &[1, 0, 0, 0], self.now)
+        {
+            assert_eq!(way.to, to, "the slot is the peer's");
+            self.derp(index, way.region, to, payload);
+        }
+    }
+
+    fn derp(&mut self, index: usize, region: RegionId, to: NodePublic, payload: Payload) {
+        let from = self.hosts[index].key;
+        if let Some(host) = self.hosts.iter().position(|host| host.key == to) {
+            self.at(self.now + 2 * DERP_DELAY, Delivery::Derp { host, region, from, payload });
+        }
+    }
+
+    fn udp(&mut self, index: usize, to: SocketAddr, payload: Payload) {
+        let now = self.now;
+        let host = &mut self.hosts[index];
+        if let Some(from) = host.nat.outbound(host.inside, to, now) {
+            self.travel(from, to, payload);
+        }
+    }
+
+    fn travel(&mut self, from: SocketAddr, to: SocketAddr, payload: Payload) {
+        if self.below(100) < self.loss {
+            return;
+        }
+        let delay = Duration::from_micros(10_000 + self.below(30_000));
+        self.at(self.now + delay, Delivery::Udp { from, to, payload });
+    }
+
+    fn at(&mut self, at: Instant, delivery: Delivery) {
+        self.count += 1;
+        self.queue.push(Reverse((at, self.count)));
+        self.deliveries.insert(self.count, delivery);
+    }
+
+    pub(crate) fn wall(&self) -> SystemTime {
+        self.clock().wall
+    }
+
+    fn clock(&self) -> Clock {
+        // 2026, so that tests with calendar dates read well.
+        let begin = SystemTime::UNIX_EPOCH + Duration::from_secs(1_780_000_000);
+        Clock { now: self.now, wall: begin + (self.now - self.start) }
+    }
+
+    fn seed(&mut self) -> [u8; 32] {
+        std::array::from_fn(|_| self.below(256) as u8)
+    }
+
+    /// xorshift64*
+    fn below(&mut self, limit: u64) -> u64 {
+        self.random ^= self.random >> 12;
+        self.random ^= self.random << 25;
+        self.random ^= self.random >> 27;
+        (self.random.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) % limit
+    }
+}
+
+fn config(key: NodePublic, disco: [u8; 32]) -> Config {
+    Config {
+        node_key: key,
+        disco: DiscoPrivate::from_random(disco),
+        wireguard_port: PORT,
+        derp_loopback_port: LOOPBACK_PORT,
+    }
+}
