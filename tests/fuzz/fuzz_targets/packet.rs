@@ -8,6 +8,6 @@ fuzz_target!(|data: &[u8]| {
     let _ = packet::for_controller(&frame, 41641_u16.to_be_bytes());
     if let Ok(ip) = packet::Ip::parse(&frame) {
         let _ = packet::outbound(&ip, &frame);
-        let _ = packet::classify(&frame, &ip);
+        let _ = packet::classify(&frame, 0, data.len());
     }
 });
