@@ -46,7 +46,7 @@ pub use endpoints::Endpoint;
 pub use health::Warning;
 pub use input::{Clock, Config, DerpState, ObservedPeer, Prefs, Underlay};
 pub use node::{Node, Whois};
-pub use output::{Event, FromDerp, PingError, PingId, Pong, ToDerp, Transmit, Via};
+pub use output::{Carry, Event, FromDerp, PingError, PingId, Pong, Transmit, Via};
 pub use slots::Slot;
 pub use status::PeerStatus;
 pub use timers::Wake;

@@ -70,6 +70,14 @@ impl Netmap {
         self.users.get(&id)
     }
 
+    pub(crate) fn domain(&self) -> &str {
+        &self.domain
+    }
+
+    pub(crate) fn dns(&self) -> Option<&DnsConfig> {
+        self.dns.as_ref()
+    }
+
     pub(crate) fn derp(&self) -> &DerpMap {
         &self.derp
     }

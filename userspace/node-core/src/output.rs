@@ -43,11 +43,17 @@ pub enum FromDerp {
 
 /// Where a packet goes that the kernel sent to a peer's loopback address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ToDerp {
-    /// Through which region.
-    pub region: RegionId,
-    /// To whom.
-    pub to: NodePublic,
+pub enum Carry {
+    /// By DERP.
+    Derp {
+        /// Through which region.
+        region: RegionId,
+        /// To whom.
+        to: NodePublic,
+    },
+    /// Straight to the peer's trusted address, from the WireGuard port: the kernel will know it in a moment. By DERP it
+    /// would move the peer's kernel to loopback as well, whose answer would move ours, and so on without end.
+    Direct(SocketAddr),
 }
 
 /// Names one ping of [`crate::Node::ping`].

@@ -27,7 +27,7 @@ const BLOCKED_FIRST: Duration = Duration::from_secs(60);
 /// At most.
 const BLOCKED_MOST: Duration = Duration::from_secs(3600);
 /// Packets on the way to the loopback address when it was left are no sign that it was not.
-const CORRECTION_SETTLES: Duration = Duration::from_millis(500);
+const CORRECTION_SETTLES: Duration = Duration::from_millis(100);
 
 /// The kernel's view of the peer.
 #[derive(Clone, Debug)]

@@ -10,7 +10,7 @@ use wire::disco::looks_like_disco;
 
 use super::Node;
 use crate::input::DerpState;
-use crate::output::{Event, FromDerp, ToDerp, Transmit, Via};
+use crate::output::{Carry, Event, FromDerp, Transmit, Via};
 use crate::slots::Slot;
 use crate::timers::Wake;
 
@@ -88,18 +88,23 @@ impl Node {
 
     /// A packet the kernel sent to a peer's loopback address: where it goes, or `None` to drop it. Also the sign that the
     /// kernel wants this peer, so that probing for a direct path begins.
-    pub fn handle_loopback(&mut self, slot: Slot, bytes: &[u8], now: Instant) -> Option<ToDerp> {
+    pub fn handle_loopback(&mut self, slot: Slot, bytes: &[u8], now: Instant) -> Option<Carry> {
         let key = self.slots.peer(slot).filter(|_| !bytes.is_empty())?;
         let loopback = self.slots.endpoint(key);
-        self.peers.get_mut(&key)?.note_at_loopback(loopback, now);
+        let peer = self.peers.get_mut(&key)?;
+        peer.note_at_loopback(loopback, now);
+        let trusted = peer.paths.trusted(now);
         self.note_activity(key, now);
-        if self.peers.get(&key)?.paths.trusted(now).is_none() {
+        if trusted.is_none() {
             self.probe(key, true, now);
         }
         self.settle(key, now);
+        if let Some(addr) = trusted {
+            return Some(Carry::Direct(addr));
+        }
         let region = self.peers.get(&key)?.region()?;
         self.use_region(region, now);
-        Some(ToDerp { region, to: key })
+        Some(Carry::Derp { region, to: key })
     }
 
     /// Queues a DISCO message for a peer by its region.

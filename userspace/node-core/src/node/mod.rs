@@ -17,7 +17,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant, SystemTime};
 
 use types::{NodePublic, RegionId, overlay};
-use wire::control::{DerpMap, MapResponse, NetInfo, Node as WireNode, UserProfile};
+use wire::control::{DerpMap, DnsConfig, MapResponse, NetInfo, Node as WireNode, UserProfile};
 
 use self::derp::Connection;
 use crate::derp_home::DerpHome;
@@ -169,6 +169,16 @@ impl Node {
     /// The relays.
     pub fn derp_map(&self) -> &DerpMap {
         self.netmap.derp()
+    }
+
+    /// The network's name; empty before the first map.
+    pub fn domain(&self) -> &str {
+        self.netmap.domain()
+    }
+
+    /// The network's name service settings.
+    pub fn dns(&self) -> Option<&DnsConfig> {
+        self.netmap.dns()
     }
 
     /// A user, if control told of it.

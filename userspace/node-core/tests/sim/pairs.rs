@@ -33,6 +33,8 @@ fn every_pair_of_a_thousand_networks_settles_and_loses_no_packet() {
         assert_eq!(world.is_direct(0, 1), can_go_direct(a, b), "seed {seed}: {a:?} {b:?}");
         world.run_for(secs(1));
         assert_eq!(world.lost(&sent), 0, "seed {seed}: {a:?} {b:?}");
+        let touched = world.hosts.iter().map(|host| host.kernel.endpoints_set).max().unwrap();
+        assert!(touched <= 4, "seed {seed}: {a:?} {b:?}: the two sides move each other, {touched} times");
     }
 }
 

@@ -13,7 +13,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant, SystemTime};
 
 use node_core::{
-    Clock, Config, DerpState, Event, FromDerp, Node, PingError, PingId, Pong, Prefs, Slot, Transmit,
+    Carry, Clock, Config, DerpState, Event, FromDerp, Node, PingError, PingId, Pong, Prefs, Slot, Transmit,
     Underlay, Via,
 };
 use types::{DiscoPrivate, NodeId, NodePrivate, NodePublic, RegionId};
@@ -456,11 +456,16 @@ impl World {
             self.udp(index, endpoint, payload);
             return;
         };
-        if host.is_up
-            && let Some(way) = host.node.handle_loopback(slot, &[1, 0, 0, 0], self.now)
-        {
-            assert_eq!(way.to, to, "the slot is the peer's");
-            self.derp(index, way.region, to, payload);
+        if !host.is_up {
+            return;
+        }
+        match host.node.handle_loopback(slot, &[1, 0, 0, 0], self.now) {
+            Some(Carry::Derp { region, to: peer }) => {
+                assert_eq!(peer, to, "the slot is the peer's");
+                self.derp(index, region, to, payload);
+            }
+            Some(Carry::Direct(addr)) => self.udp(index, addr, payload),
+            None => {}
         }
     }
 
