@@ -45,6 +45,8 @@ pub enum Violation {
 
 /// "Peer not here" answers: three at once, then one a second, so that they cannot be used to search for keys.
 const NOT_HERE_RATE: Rate = Rate { per_second: 1, burst: 3 };
+/// Connections of one key. A client has one, two while it moves; more are a loop or an attack.
+const MAX_CONNECTIONS_OF_A_KEY: usize = 8;
 /// A bucket must hold the largest frame, or that frame would never be paid for at once.
 const MIN_BURST: u64 = (MAX_PACKET + 32) as u64;
 const DUPLICATE: &str = "two machines use the same node key; log one of them out and in again";
@@ -74,6 +76,8 @@ pub struct Server {
     /// Who got packets of a key.
     listeners_by_source: HashMap<NodePublic, BTreeSet<ConnectionId>>,
     woken: VecDeque<ConnectionId>,
+    /// Over the quota of their key.
+    surplus: VecDeque<ConnectionId>,
     counters: Counters,
 }
 
@@ -90,6 +94,7 @@ impl Server {
             clients: HashMap::new(),
             listeners_by_source: HashMap::new(),
             woken: VecDeque::new(),
+            surplus: VecDeque::new(),
             counters: Counters::default(),
         }
     }
@@ -126,6 +131,11 @@ impl Server {
             Some(client) => {
                 self.counters.duplicate_keys += u64::from(client.all().len() == 1);
                 client.add(id);
+                if let [longest_silent, .., _] = client.all()
+                    && client.all().len() > MAX_CONNECTIONS_OF_A_KEY
+                {
+                    self.surplus.push_back(*longest_silent);
+                }
             }
         }
         id
@@ -274,6 +284,11 @@ impl Server {
     /// The connections of a key: to be closed when the node may no longer use the relay.
     pub fn connections_of(&self, key: &NodePublic) -> Vec<ConnectionId> {
         self.clients.get(key).map(|client| client.all().to_vec()).unwrap_or_default()
+    }
+
+    /// A connection to be closed, for its key has too many.
+    pub fn poll_close(&mut self) -> Option<ConnectionId> {
+        self.surplus.pop_front()
     }
 
     /// When this connection's next keep-alive is due.

@@ -20,7 +20,7 @@ use tokio_rustls::TlsAcceptor;
 use transport::stream::{BoxStream, Stream};
 use transport::tls::{self, Trust};
 
-use crate::{Config, HttpStream, Relay, VerifyUrl, load_or_create_key, meta_certificate};
+use crate::{Config, HttpStream, Relay, VerifyUrl, load_or_create_key, meta_certificate, notice_dead_peer};
 
 /// For a TLS handshake, and for a request's head.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
@@ -126,7 +126,7 @@ async fn accept(listener: &TcpListener, tls: Option<TlsAcceptor>, relay: &Relay)
 }
 
 async fn secure(stream: TcpStream, tls: Option<TlsAcceptor>) -> io::Result<BoxStream> {
-    stream.set_nodelay(true)?;
+    notice_dead_peer(&stream)?;
     let Some(tls) = tls else { return Ok(Box::new(stream)) };
     let handshake = timeout(HELLO_TIMEOUT, tls.accept(stream)).await;
     Ok(Box::new(handshake.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??))

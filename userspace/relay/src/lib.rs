@@ -12,6 +12,7 @@ mod http;
 mod key;
 mod meta_certificate;
 mod session;
+mod socket;
 mod stun;
 mod verify;
 mod verify_url;
@@ -30,13 +31,14 @@ pub use self::fast_start::{FastStart, HttpStream};
 pub use self::key::{KeyFileError, load_or_create as load_or_create_key};
 pub use self::meta_certificate::meta_certificate;
 pub use self::session::SessionError;
+pub use self::socket::notice_dead_peer;
 pub use self::verify::{Denied, Verdict, Verify};
 pub use self::verify_url::VerifyUrl;
 pub use relay_core::{Config, DropReason, PacketKind, Rate};
 
 /// Streams that may be between connection and proven key at once; more are closed at once, so that strangers cannot use
 /// up memory.
-const MAX_LOGINS: usize = 512;
+const MAX_LOGINS: usize = 2048;
 /// STUN requests of one source address: a large office behind one NAT stays below it, a flood does not.
 const STUN_RATE: Rate = Rate { per_second: 500, burst: 1000 };
 
@@ -93,11 +95,7 @@ impl Relay {
     /// Ends all connections of a node: it was removed from the network.
     pub fn disconnect(&self, key: &NodePublic) {
         let state = self.state();
-        for id in state.server.connections_of(key) {
-            if let Some(signal) = state.signals.get(&id) {
-                signal.close.notify_one();
-            }
-        }
+        state.server.connections_of(key).into_iter().for_each(|id| state.close(id));
     }
 
     /// Tells every client to come back in `reconnect_in` and to try for `try_for`.
@@ -157,6 +155,13 @@ impl State {
             if let Some(signal) = self.signals.get(&id) {
                 signal.wake.notify_one();
             }
+        }
+    }
+
+    /// Has a connection's task end.
+    fn close(&self, id: ConnectionId) {
+        if let Some(signal) = self.signals.get(&id) {
+            signal.close.notify_one();
         }
     }
 }

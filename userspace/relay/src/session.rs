@@ -134,6 +134,9 @@ impl Session {
         let mut state = relay.state();
         let id = state.server.admit(key, jitter, Instant::now());
         state.signals.insert(id, Arc::clone(&signal));
+        while let Some(surplus) = state.server.poll_close() {
+            state.close(surplus);
+        }
         drop(state);
         Self { relay, id, signal }
     }

@@ -141,6 +141,17 @@ fn of_two_connections_with_one_key_the_last_to_speak_gets_the_packets() {
 }
 
 #[test]
+fn a_key_has_a_quota_of_connections_and_the_longest_silent_goes() {
+    let mut test = Test::new(Config::default());
+    let ids: Vec<_> = (0..MAX_CONNECTIONS_OF_A_KEY).map(|_| test.admit(1)).collect();
+    assert_eq!(test.server.poll_close(), None);
+    test.handle(ids[0], &Frame::NotePreferred(true)).unwrap();
+    test.admit(1);
+    assert_eq!(test.server.poll_close(), Some(ids[1]));
+    assert_eq!(test.server.poll_close(), None);
+}
+
+#[test]
 fn machines_fighting_for_a_key_are_told_and_told_again_when_it_is_over() {
     let mut test = Test::new(Config::default());
     let (one, two) = (test.admit(1), test.admit(1));
