@@ -20,6 +20,8 @@ mod node;
 mod ping;
 mod register;
 mod server_key;
+#[cfg(test)]
+mod tests;
 mod time;
 mod tolerant;
 mod user;

@@ -31,8 +31,8 @@ message! {
         pub ephemeral: bool = "Ephemeral" omitempty,
         /// Tailnet Lock's signature of the node key.
         pub node_key_signature: Blob = "NodeKeySignature" omitempty,
-        /// How the fields below sign the request; 0 is not at all.
-        pub signature_type: i32 = "SignatureType" omitempty,
+        /// How the fields below sign the request, such as `signature-v2`; empty is not at all.
+        pub signature_type: String = "SignatureType" omitempty,
         /// When it was signed.
         pub timestamp: Option<Time> = "Timestamp" omitempty,
         /// X.509 certificate of the device.
