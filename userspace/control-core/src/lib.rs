@@ -1,6 +1,7 @@
 //! The coordination server's decisions, without IO: who may join, what each node is told, and what the policy means.
 
 pub mod addresses;
+pub mod admin;
 pub mod auth_key;
 mod delta;
 pub mod liveness;
@@ -16,3 +17,6 @@ pub mod registry;
 pub mod routes;
 
 pub use delta::Tell;
+
+#[cfg(test)]
+mod tests;

@@ -237,6 +237,11 @@ impl Network {
         }
     }
 
+    /// Whether [`Network::flush`] may have something to tell.
+    pub fn has_news(&self) -> bool {
+        !self.changes.was.is_empty() || self.changes.policy
+    }
+
     /// When [`Network::handle_timeout`] is next needed, on each clock.
     pub fn poll_timeout(&self) -> (Option<Instant>, Option<Timestamp>) {
         let expiries = self.registry.nodes().filter_map(|node| node.expires);
