@@ -13,7 +13,7 @@ use types::overlay;
 use wire::control::EndpointType;
 
 use crate::input::Underlay;
-use crate::netcheck::Report;
+use crate::report::Report;
 
 /// Longer than a full netcheck takes to come round (`endpointTrackerLifetime`).
 const STUN_LIFETIME: Duration = Duration::from_secs(310);

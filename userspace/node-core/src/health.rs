@@ -23,7 +23,7 @@ pub(crate) struct Facts {
     pub(crate) want_running: bool,
     pub(crate) has_map: bool,
     pub(crate) key_expired: bool,
-    /// Any default route.
+    /// Any address to be reached at.
     pub(crate) online: bool,
     pub(crate) home: Option<RegionId>,
     pub(crate) home_name: String,
@@ -55,7 +55,7 @@ pub(crate) fn warnings(facts: &Facts) -> Vec<Warning> {
         "login-state",
         "This node's key has expired; log in again with `underpass up`.".into(),
     );
-    let offline = "There is no default route: peers beyond the local network are out of reach.";
+    let offline = "No network is up: there is no address to reach peers from.";
     add(!f.online, "network-status", offline.into());
     let homeless = "No relay server could be chosen, so peers may not find this node. Check UDP and TCP towards the relays.";
     add(f.has_map && f.online && f.home.is_none(), "no-derp-home", homeless.into());

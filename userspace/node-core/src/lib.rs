@@ -12,7 +12,7 @@
 //! | `netmap` | the last good map, deltas folded in |
 //! | `peers`, `peer`, `paths`, `score` | a peer's candidates, pings, trust and choice |
 //! | `disco`, `rng` | boxes a key, random bytes from the seed |
-//! | `endpoints`, `netcheck`, `derp_home` | our own candidates, STUN, the home region |
+//! | `endpoints`, `netcheck`, `report`, `derp_home` | our own candidates, STUN, the home region |
 //! | `desired`, `routes`, `rules`, `filter` | what the kernel should be |
 //! | `slots`, `timers`, `health`, `status` | loopback addresses, wakes, warnings, the local API's view |
 //!
@@ -33,6 +33,7 @@ mod output;
 mod paths;
 mod peer;
 mod peers;
+mod report;
 mod rng;
 mod routes;
 mod rules;

@@ -9,9 +9,10 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use types::RegionId;
-use wire::control::{DerpMap, DerpNode, DerpRegion, NetInfo};
+use wire::control::{DerpMap, DerpNode, DerpRegion};
 use wire::stun::TxId;
 
+use crate::report::{Family, Report};
 use crate::rng::Rng;
 
 /// A run ends when this long nothing came (`stunProbeTimeout`).
@@ -26,82 +27,6 @@ const RETRANSMIT: Duration = Duration::from_millis(200);
 const ENOUGH: usize = 3;
 /// Even on a LAN an answer may be scheduled late.
 const GRACE: Duration = Duration::from_millis(50);
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Family {
-    V4,
-    V6,
-}
-
-/// What a run found.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct Report {
-    pub(crate) latency_v4: BTreeMap<RegionId, Duration>,
-    pub(crate) latency_v6: BTreeMap<RegionId, Duration>,
-    /// The first answer's address.
-    pub(crate) global_v4: Option<SocketAddr>,
-    pub(crate) global_v6: Option<SocketAddr>,
-    /// How often each address was seen.
-    pub(crate) seen: BTreeMap<SocketAddr, usize>,
-    /// Whether two servers saw different IPv4 mappings; unknown with less than two answers.
-    pub(crate) mapping_varies: Option<bool>,
-}
-
-impl Report {
-    /// The best of both families.
-    pub(crate) fn latencies(&self) -> BTreeMap<RegionId, Duration> {
-        let mut best = self.latency_v4.clone();
-        for (region, latency) in &self.latency_v6 {
-            let best = best.entry(*region).or_insert(*latency);
-            *best = (*best).min(*latency);
-        }
-        best
-    }
-
-    /// The first seen of each family, then what was seen more than once; a single other one is a hard NAT's.
-    pub(crate) fn global_addresses(&self) -> Vec<SocketAddr> {
-        let first: Vec<SocketAddr> = self.global_v4.into_iter().chain(self.global_v6).collect();
-        let often = self.seen.iter().filter(|(addr, count)| **count > 1 && !first.contains(addr));
-        let often: Vec<SocketAddr> = often.map(|(addr, _)| *addr).collect();
-        [first, often].concat()
-    }
-
-    /// As control wants it.
-    pub(crate) fn net_info(&self, home: Option<RegionId>) -> NetInfo {
-        let seconds = |latencies: &BTreeMap<RegionId, Duration>, family: &str| -> Vec<(String, f64)> {
-            latencies.iter().map(|(region, d)| (format!("{region}-{family}"), d.as_secs_f64())).collect()
-        };
-        let v4 = seconds(&self.latency_v4, "v4");
-        let v6 = seconds(&self.latency_v6, "v6");
-        NetInfo {
-            mapping_varies_by_dest_ip: self.mapping_varies,
-            working_ipv6: Some(!v6.is_empty()),
-            working_udp: Some(!v4.is_empty() || !v6.is_empty()),
-            preferred_derp: home.unwrap_or_default(),
-            derp_latency: v4.into_iter().chain(v6).collect(),
-            ..NetInfo::default()
-        }
-    }
-
-    fn note(&mut self, family: Family, region: RegionId, seen: SocketAddr, latency: Duration) {
-        *self.seen.entry(seen).or_default() += 1;
-        match family {
-            Family::V6 => {
-                self.latency_v6.entry(region).or_insert(latency);
-                self.global_v6.get_or_insert(seen);
-            }
-            Family::V4 => {
-                self.latency_v4.entry(region).or_insert(latency);
-                match self.global_v4 {
-                    None => self.global_v4 = Some(seen),
-                    Some(first) => {
-                        self.mapping_varies = Some(self.mapping_varies == Some(true) || first != seen)
-                    }
-                }
-            }
-        }
-    }
-}
 
 /// Which families the machine has.
 #[derive(Clone, Copy, Debug)]
@@ -166,30 +91,22 @@ impl Netcheck {
         if self.run.is_some() {
             return unknown;
         }
-        let is_full =
-            self.last.latencies().is_empty() || self.last_full.is_none_or(|at| now >= at + FULL_INTERVAL);
+        let known = self.last.latencies();
+        let is_full = known.is_empty() || self.last_full.is_none_or(|at| now >= at + FULL_INTERVAL);
         let mut sets = Vec::new();
-        for (rank, region) in ranked(derp, &self.last.latencies(), home).into_iter().enumerate() {
-            let is_home = home == Some(region.region_id);
-            let tries = match (is_full, rank, is_home) {
-                (true, ..) => 3,
-                // Try hard to hear the home, so that one lost packet moves nobody.
-                (_, _, true) => 4,
-                (_, 0 | 1, _) => 2,
-                (_, 2, _) => 1,
-                _ => continue,
-            };
-            let spacing = match self.last.latencies().get(&region.region_id) {
+        for (rank, region) in ranked(derp, &known, home).into_iter().enumerate() {
+            let Some(tries) = tries(is_full, rank, home == Some(region.region_id)) else { continue };
+            let spacing = match known.get(&region.region_id) {
                 _ if is_full => FIRST_RETRANSMIT,
                 Some(latency) => *latency * 6 / 5,
                 None => RETRANSMIT,
             };
             for (family, present) in [(Family::V4, families.v4), (Family::V6, families.v6)] {
-                let due: VecDeque<_> = (0..tries)
-                    .filter_map(|attempt| {
-                        let node = region.nodes.get(attempt % region.nodes.len().max(1))?;
+                let attempts = (0..tries).zip(region.nodes.iter().cycle());
+                let due: VecDeque<_> = attempts
+                    .filter_map(|(attempt, node)| {
                         let addr = stun_address(node, family, present, names, &mut unknown)?;
-                        Some((now + spacing * u32::try_from(attempt).unwrap_or(0), addr))
+                        Some((now + spacing * attempt, addr))
                     })
                     .collect();
                 if !due.is_empty() {
@@ -262,6 +179,18 @@ impl Netcheck {
         }
         self.last = run.report;
         Some(self.last.clone())
+    }
+}
+
+/// How often to ask a region, by its rank among the fastest; `None` leaves it out.
+fn tries(is_full: bool, rank: usize, is_home: bool) -> Option<u32> {
+    match (is_full, is_home, rank) {
+        (true, ..) => Some(3),
+        // Try hard to hear the home, so that one lost packet moves nobody.
+        (_, true, _) => Some(4),
+        (.., 0 | 1) => Some(2),
+        (.., 2) => Some(1),
+        _ => None,
     }
 }
 

@@ -16,8 +16,11 @@ pub(crate) struct Quality {
     pub(crate) latency: Duration,
 }
 
+/// Whether an address is of a kind, and the points of that kind.
+type Worth = (fn(IpAddr) -> bool, i64);
+
 /// What an address is worth by its kind. The first of the exclusive kinds that fits counts.
-const KINDS: [(fn(IpAddr) -> bool, i64); 3] = [
+const KINDS: [Worth; 3] = [
     (|ip| ip.is_loopback(), 50),
     // The same segment for sure.
     (is_link_local, 30),

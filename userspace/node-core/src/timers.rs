@@ -42,8 +42,10 @@ pub(crate) struct Timers {
 impl Timers {
     /// Sets or moves a wake.
     pub(crate) fn set(&mut self, wake: Wake, at: Instant) {
-        if let Some(old) = self.at_by_wake.insert(wake, at) {
-            self.queue.remove(&(old, wake));
+        match self.at_by_wake.insert(wake, at) {
+            Some(old) if old == at => return,
+            Some(old) => drop(self.queue.remove(&(old, wake))),
+            None => {}
         }
         self.queue.insert((at, wake));
     }

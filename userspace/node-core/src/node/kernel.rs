@@ -3,7 +3,10 @@
 //! A look every three seconds while a session lives is what activity, firewalls in the way and moved endpoints are noticed
 //! by; what hints at a move asks for one earlier.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
+
+use types::NodePublic;
 
 use super::Node;
 use crate::input::ObservedPeer;
@@ -22,16 +25,14 @@ impl Node {
     /// A dump of the WireGuard device, complete: a peer not in it is not in the kernel.
     pub fn handle_kernel(&mut self, observed: &[ObservedPeer], now: Instant) {
         let is_first = self.observed.is_none();
-        let by_key = observed.iter().map(|peer| (peer.key, peer.clone())).collect();
-        self.observed = Some(by_key);
+        self.observed = Some(observed.iter().map(|peer| (peer.key, peer.clone())).collect());
         self.adopt_slots(observed);
         for peer in observed {
             self.observe_peer(peer, now);
         }
-        for peer in self.peers.iter_mut() {
-            if !observed.iter().any(|seen| seen.key == peer.key) {
-                peer.forget_kernel();
-            }
+        let in_kernel: BTreeSet<NodePublic> = observed.iter().map(|peer| peer.key).collect();
+        for peer in self.peers.iter_mut().filter(|peer| !in_kernel.contains(&peer.key)) {
+            peer.forget_kernel();
         }
         if is_first {
             self.rebuild(now);

@@ -37,7 +37,7 @@ impl Node {
         if let Some(request) = map.ping_request.take() {
             self.events.push_back(Event::PingRequest(Box::new(request)));
         }
-        let was_expired = self.is_key_expired(now);
+        let (was_running, was_expired) = (self.is_running(now), self.is_key_expired(now));
         let wall = self.control_wall(now);
         let change = self.netmap.fold(map, wall);
         self.events.extend(change.lost.into_iter().map(Event::BadMap));
@@ -47,9 +47,6 @@ impl Node {
         if self.is_key_expired(now) && !was_expired {
             self.events.push_back(Event::KeyExpired);
         }
-        if change.derp {
-            self.follow_derp_map(now);
-        }
         if change.kernel {
             self.rebuild(now);
         } else {
@@ -57,6 +54,10 @@ impl Node {
                 self.sync_peer(id, now);
             }
         }
+        if change.derp && was_running {
+            self.follow_derp_map(now);
+        }
+        self.follow_running(was_running, now);
         self.set_expiry_wake(now);
         self.events.push_back(Event::NetmapChanged);
         self.refresh_health(now);
@@ -67,28 +68,36 @@ impl Node {
         if prefs == self.prefs {
             return;
         }
-        let started = prefs.want_running && !self.prefs.want_running;
-        let stopped = !prefs.want_running && self.prefs.want_running;
+        let was_running = self.is_running(now);
         self.prefs = prefs;
         self.rebuild(now);
-        if stopped {
-            self.disconnect_all();
-            self.netcheck.reset();
-        }
-        if started {
-            self.follow_derp_map(now);
-        }
+        self.follow_running(was_running, now);
         self.refresh_health(now);
     }
 
     /// A key expired, or the wake came early.
     pub(super) fn follow_expiry(&mut self, now: Instant) {
-        if self.is_key_expired(now) && self.desired.up {
+        // The wake comes after the fact: what ran until now may have expired.
+        let was_running = self.desired.up;
+        if was_running && self.is_key_expired(now) {
             self.events.push_back(Event::KeyExpired);
         }
         self.rebuild(now);
+        self.follow_running(was_running, now);
         self.set_expiry_wake(now);
         self.refresh_health(now);
+    }
+
+    /// Relays and STUN, when we start or stop to be part of the network.
+    fn follow_running(&mut self, was_running: bool, now: Instant) {
+        match (was_running, self.is_running(now)) {
+            (false, true) => self.follow_derp_map(now),
+            (true, false) => {
+                self.disconnect_all();
+                self.netcheck.reset();
+            }
+            _ => {}
+        }
     }
 
     /// Brings peers and the desired state up to the netmap, the prefs and the time.

@@ -23,7 +23,7 @@ use self::derp::Connection;
 use crate::derp_home::DerpHome;
 use crate::desired::Desired;
 use crate::disco::Disco;
-use crate::endpoints::{Endpoint, Endpoints};
+use crate::endpoints::{Endpoint, Endpoints, is_candidate};
 use crate::health::{Facts, Warning, warnings};
 use crate::input::{Clock, Config, ObservedPeer, Prefs, Underlay};
 use crate::netcheck::Netcheck;
@@ -279,6 +279,12 @@ impl Node {
         self.control_clock.unwrap_or(self.clock).wall_at(now)
     }
 
+    /// Whether there is any address a peer might reach; before the underlay is known there may be.
+    fn is_online(&self) -> bool {
+        let mut addresses = self.underlay.addresses.iter();
+        self.underlay == Underlay::default() || addresses.any(|net| is_candidate(net.addr()))
+    }
+
     /// Computes the warnings anew and tells when they differ.
     fn refresh_health(&mut self, now: Instant) {
         let home_region = self.home.and_then(|home| self.netmap.derp().regions.get(&home)?.as_ref());
@@ -286,9 +292,7 @@ impl Node {
             want_running: self.prefs.want_running,
             has_map: self.netmap.node().is_some(),
             key_expired: self.is_key_expired(now),
-            online: self.underlay == Underlay::default()
-                || self.underlay.default_v4
-                || self.underlay.default_v6,
+            online: self.is_online(),
             home: self.home,
             home_name: home_region.map(|region| region.region_name.clone()).unwrap_or_default(),
             home_connected: self

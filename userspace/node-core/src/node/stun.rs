@@ -9,8 +9,9 @@ use wire::stun::{decode_response, encode_request};
 
 use super::Node;
 use crate::input::Underlay;
-use crate::netcheck::{Families, Report};
+use crate::netcheck::Families;
 use crate::output::{Event, Transmit};
+use crate::report::Report;
 use crate::timers::Wake;
 
 /// A netcheck keeps NAT mappings open, which many NATs close after 30 s: between 20 and 26 s, so that a fleet spreads.

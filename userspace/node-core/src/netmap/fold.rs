@@ -1,18 +1,13 @@
-//! Netmap: the network as control last described it; deltas folded in (tailscale `control/controlclient/map.go`).
-//!
-//! The last good map is kept whatever comes: a first message without a node is refused, a peer that cannot be used is left
-//! out alone. [`Netmap::to_map`] is the whole again, for the state file. Deliberately not here: what follows for the
-//! kernel (`desired`) and for paths.
+//! Folding: one message of the map stream applied to the netmap. Absent means unchanged, everywhere.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 use std::time::SystemTime;
 
 use jiff::Timestamp;
-use types::{NodeId, NodePublic, UserId};
-use wire::control::{
-    DerpMap, DisplayMessage, DnsConfig, FilterRule, MapResponse, Node, PeerChange, Raw, Time, UserProfile,
-};
+use types::NodeId;
+use wire::control::{DerpMap, DisplayMessage, FilterRule, MapResponse, Node, PeerChange, Time};
+
+use super::Netmap;
 
 /// What a message changed.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -31,82 +26,7 @@ pub(crate) struct Change {
     pub(crate) lost: Vec<String>,
 }
 
-/// The network.
-#[derive(Default)]
-pub(crate) struct Netmap {
-    node: Option<Node>,
-    peers: BTreeMap<NodeId, Node>,
-    id_by_key: BTreeMap<NodePublic, NodeId>,
-    users: BTreeMap<UserId, UserProfile>,
-    derp: DerpMap,
-    filters: BTreeMap<String, Vec<FilterRule>>,
-    dns: Option<DnsConfig>,
-    ssh_policy: Option<Raw>,
-    domain: String,
-    health: Vec<String>,
-    messages: BTreeMap<String, DisplayMessage>,
-    /// The next message opens a new stream and so describes everything.
-    opens_stream: bool,
-}
-
 impl Netmap {
-    pub(crate) fn node(&self) -> Option<&Node> {
-        self.node.as_ref()
-    }
-
-    pub(crate) fn peers(&self) -> impl Iterator<Item = &Node> {
-        self.peers.values()
-    }
-
-    pub(crate) fn peer_by_id(&self, id: NodeId) -> Option<&Node> {
-        self.peers.get(&id)
-    }
-
-    pub(crate) fn peer(&self, key: &NodePublic) -> Option<&Node> {
-        self.peers.get(self.id_by_key.get(key)?)
-    }
-
-    pub(crate) fn user(&self, id: UserId) -> Option<&UserProfile> {
-        self.users.get(&id)
-    }
-
-    pub(crate) fn domain(&self) -> &str {
-        &self.domain
-    }
-
-    pub(crate) fn dns(&self) -> Option<&DnsConfig> {
-        self.dns.as_ref()
-    }
-
-    pub(crate) fn derp(&self) -> &DerpMap {
-        &self.derp
-    }
-
-    /// All named parts of the packet filter, in the order of their names.
-    pub(crate) fn filter_rules(&self) -> impl Iterator<Item = &FilterRule> {
-        self.filters.values().flatten()
-    }
-
-    /// What control wants the user to know.
-    pub(crate) fn messages(&self) -> impl Iterator<Item = String> {
-        self.health.iter().cloned().chain(self.messages.values().map(
-            |message| match message.title.as_str() {
-                "" => message.text.clone(),
-                title => format!("{title}: {}", message.text),
-            },
-        ))
-    }
-
-    /// The node that owns an overlay address, which may be ourselves.
-    pub(crate) fn owner(&self, addr: IpAddr) -> Option<&Node> {
-        let host = types::overlay::host(addr);
-        self.node.iter().chain(self.peers.values()).find(|node| node.addresses.contains(&host))
-    }
-
-    pub(crate) fn open_stream(&mut self) {
-        self.opens_stream = true;
-    }
-
     /// Folds one message in. `wall` is the time for "seen now".
     pub(crate) fn fold(&mut self, map: MapResponse, wall: SystemTime) -> Change {
         let mut change = Change { lost: map.lost().collect(), ..Change::default() };
@@ -146,25 +66,6 @@ impl Netmap {
             self.domain = map.domain;
         }
         change
-    }
-
-    /// The whole as one message, which folded into an empty netmap gives this one again.
-    pub(crate) fn to_map(&self) -> Option<MapResponse> {
-        Some(MapResponse {
-            node: Some(self.node.clone()?),
-            peers: self.peers.values().cloned().collect(),
-            user_profiles: self.users.values().cloned().collect(),
-            derp_map: Some(self.derp.clone()),
-            packet_filters: self
-                .filters
-                .iter()
-                .map(|(name, rules)| (name.clone(), Some(rules.clone())))
-                .collect(),
-            dns_config: self.dns.clone(),
-            ssh_policy: self.ssh_policy.clone(),
-            domain: self.domain.clone(),
-            ..MapResponse::default()
-        })
     }
 
     fn fold_node(&mut self, node: Option<Node>, change: &mut Change) {
@@ -267,6 +168,9 @@ impl Netmap {
         base: Option<Vec<FilterRule>>,
         mut named: BTreeMap<String, Option<Vec<FilterRule>>>,
     ) -> bool {
+        if base.is_none() && named.is_empty() {
+            return false;
+        }
         let before = self.filters.clone();
         if let Some(base) = base {
             self.filters.insert("base".into(), base);
@@ -336,121 +240,4 @@ fn concerns_kernel(old: &Node, new: &Node) -> bool {
         || old.expired != new.expired
         || old.is_jailed != new.is_jailed
         || old.is_wireguard_only != new.is_wireguard_only
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn fold(netmap: &mut Netmap, json: &str) -> Change {
-        let map = MapResponse::decode(json.as_bytes()).unwrap();
-        netmap.fold(map, SystemTime::UNIX_EPOCH)
-    }
-
-    fn key(tag: u8) -> NodePublic {
-        NodePublic::from_bytes([tag; 32])
-    }
-
-    fn node(id: u8) -> String {
-        format!(r#"{{"ID":{id},"Key":"{}","Addresses":["100.64.0.{id}/32"]}}"#, key(id))
-    }
-
-    fn base() -> Netmap {
-        let mut netmap = Netmap::default();
-        let json =
-            format!(r#"{{"Node":{},"Peers":[{},{}],"Domain":"example.com"}}"#, node(1), node(2), node(3));
-        assert_eq!(fold(&mut netmap, &json).lost, [""; 0]);
-        netmap
-    }
-
-    fn ids(netmap: &Netmap) -> Vec<i64> {
-        netmap.peers().map(|peer| peer.id.0).collect()
-    }
-
-    #[test]
-    fn a_first_message_without_a_node_is_refused() {
-        let mut netmap = Netmap::default();
-        assert_eq!(fold(&mut netmap, r#"{"Domain":"example.com"}"#).lost.len(), 1);
-        assert!(netmap.to_map().is_none());
-    }
-
-    #[test]
-    fn an_unusable_new_stream_keeps_the_old_map() {
-        let mut netmap = base();
-        netmap.open_stream();
-        assert_eq!(fold(&mut netmap, r#"{"PeersRemoved":[2]}"#).lost.len(), 1);
-        assert_eq!(ids(&netmap), [2, 3]);
-    }
-
-    #[test]
-    fn one_bad_peer_loses_that_peer() {
-        let mut netmap = base();
-        let json =
-            format!(r#"{{"Peers":[{{"ID":9,"Key":"nodekey:zz"}},{{"ID":8}},{},{}]}}"#, node(1), node(3));
-        let change = fold(&mut netmap, &json);
-        assert_eq!(change.lost.len(), 3, "{:?}", change.lost);
-        assert_eq!(ids(&netmap), [3]);
-    }
-
-    #[test]
-    fn deltas_touch_what_they_name() {
-        let mut netmap = base();
-        let change = fold(
-            &mut netmap,
-            r#"{"PeersRemoved":[2],"PeersChangedPatch":[{"NodeID":3,"DERPRegion":7,"Online":true},{"NodeID":99}]}"#,
-        );
-        assert_eq!(change.peers, [NodeId(2), NodeId(3)].into());
-        assert!(change.kernel);
-        let change = fold(&mut netmap, r#"{"PeersChangedPatch":[{"NodeID":3,"Endpoints":["192.0.2.1:5"]}]}"#);
-        assert!(!change.kernel, "endpoints are no matter of the kernel's configuration");
-        let peer = netmap.peer(&key(3)).unwrap();
-        assert_eq!(peer.home_region().unwrap().0, 7);
-        assert_eq!(peer.endpoints.len(), 1);
-        assert_eq!(ids(&netmap), [3]);
-    }
-
-    #[test]
-    fn an_empty_peer_list_replaces_nothing_but_a_new_stream_does() {
-        let mut netmap = base();
-        fold(&mut netmap, r#"{"Peers":[]}"#);
-        assert_eq!(ids(&netmap), [2, 3]);
-        netmap.open_stream();
-        fold(&mut netmap, &format!(r#"{{"Node":{}}}"#, node(1)));
-        assert_eq!(ids(&netmap), [0i64; 0]);
-    }
-
-    #[test]
-    fn a_rotated_key_is_the_same_peer() {
-        let mut netmap = base();
-        let json = format!(r#"{{"PeersChangedPatch":[{{"NodeID":3,"Key":"{}"}}]}}"#, key(30));
-        assert!(fold(&mut netmap, &json).kernel);
-        assert!(netmap.peer(&key(3)).is_none());
-        assert_eq!(netmap.peer(&key(30)).unwrap().id, NodeId(3));
-    }
-
-    #[test]
-    fn named_filters_are_patched() {
-        let mut netmap = base();
-        let rules =
-            |netmap: &Netmap| netmap.filter_rules().map(|rule| rule.src_ips.concat()).collect::<Vec<_>>();
-        fold(&mut netmap, r#"{"PacketFilter":[{"SrcIPs":["b"]}],"PacketFilters":{"a":[{"SrcIPs":["a"]}]}}"#);
-        assert_eq!(rules(&netmap), ["a", "b"]);
-        fold(&mut netmap, r#"{"PacketFilters":{"a":null}}"#);
-        assert_eq!(rules(&netmap), ["b"]);
-        fold(&mut netmap, r#"{"PacketFilters":{"*":null,"c":[{"SrcIPs":["c"]}]}}"#);
-        assert_eq!(rules(&netmap), ["c"]);
-    }
-
-    #[test]
-    fn the_cached_map_restores_the_whole() {
-        let mut netmap = base();
-        fold(
-            &mut netmap,
-            r#"{"DERPMap":{"Regions":{"1":{"RegionID":1}}},"PacketFilter":[{"SrcIPs":["*"]}],"UserProfiles":[{"ID":5}]}"#,
-        );
-        let cached = netmap.to_map().unwrap();
-        let mut restored = Netmap::default();
-        restored.fold(cached.clone(), SystemTime::UNIX_EPOCH);
-        assert_eq!(restored.to_map(), Some(cached));
-    }
 }
