@@ -14,6 +14,8 @@ mod server_url;
 mod session;
 mod task;
 #[cfg(test)]
+mod test_server;
+#[cfg(test)]
 mod tests;
 
 use std::net::SocketAddr;

@@ -1,210 +1,21 @@
-//! The client against a server made here: real sockets on loopback, HTTP, Noise, HTTP/2, map streams.
+//! The client against [`Server`]: what it asks, what it tells, and how it takes failures.
 
 use std::convert::Infallible;
-use std::pin::Pin;
-use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll};
-use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full};
-use hyper::body::{Body, Frame, Incoming};
+use hyper::StatusCode;
 use hyper::service::service_fn;
-use hyper::{Request, Response, StatusCode};
-use hyper_util::rt::{TokioExecutor, TokioIo};
-use serde::Serialize;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc::UnboundedReceiver;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpListener;
 use tokio::time::timeout;
-use transport::noise::NoiseStream;
-use transport::ts2021::initiation;
-use types::{ChallengePublic, NodeId};
-use wire::control::{
-    EarlyNoise, MapRequest, Node, OverTlsPublicKeyResponse, PingRequest, RegisterRequest, Time, encode_frame,
-};
+use types::NodeId;
+use wire::control::{Node, PingRequest, Time, encode_frame};
 
+use super::test_server::{DEADLINE, Seen, Server, respond};
 use super::*;
-
-/// A test that has not got its event by then has failed.
-const DEADLINE: Duration = Duration::from_secs(10);
-
-type Answer = Response<ScriptBody>;
-
-/// What the test's server does, and what it has seen.
-#[derive(Default)]
-struct Server {
-    /// Answers to registrations, first to last; the last one stays.
-    registrations: Mutex<Vec<(StatusCode, RegisterResponse)>>,
-    /// Bodies of map streams to come, frame by frame.
-    streams: Mutex<Vec<UnboundedReceiver<Bytes>>>,
-    /// What it answers to a stream when there is no body left.
-    no_stream: Mutex<Option<StatusCode>>,
-    seen: Mutex<Vec<Seen>>,
-    changed: tokio::sync::Notify,
-    /// Sent as `Date` with the key.
-    date: Mutex<Option<&'static str>>,
-}
-
-#[derive(Clone, Debug)]
-enum Seen {
-    Register(Box<RegisterRequest>),
-    Stream(Box<MapRequest>),
-    Update(Box<MapRequest>),
-    Other(String, Bytes),
-}
-
-/// A body that is given whole, or as a stream.
-enum ScriptBody {
-    Whole(Full<Bytes>),
-    Stream(UnboundedReceiver<Bytes>),
-}
-
-impl Body for ScriptBody {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        match self.get_mut() {
-            Self::Whole(body) => Pin::new(body).poll_frame(cx),
-            Self::Stream(frames) => frames.poll_recv(cx).map(|bytes| Some(Ok(Frame::data(bytes?)))),
-        }
-    }
-}
-
-fn server_key() -> MachinePrivate {
-    MachinePrivate::from_random([2; 32])
-}
-
-fn respond(status: StatusCode, body: impl Into<Bytes>) -> Answer {
-    let mut answer = Response::new(ScriptBody::Whole(Full::new(body.into())));
-    *answer.status_mut() = status;
-    answer
-}
-
-fn json<T: Serialize>(status: StatusCode, body: &T) -> Answer {
-    respond(status, serde_json::to_vec(body).unwrap())
-}
-
-impl Server {
-    /// Listens on loopback; the URL leads there.
-    async fn start(self: &Arc<Self>) -> ServerUrl {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
-        let server = self.clone();
-        tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(server.clone().outer(stream));
-            }
-        });
-        url
-    }
-
-    /// HTTP/1.1 outside of Noise.
-    async fn outer(self: Arc<Self>, stream: TcpStream) {
-        let service = service_fn(|request| self.clone().outer_request(request));
-        let http = hyper::server::conn::http1::Builder::new();
-        let _ = http.serve_connection(TokioIo::new(stream), service).with_upgrades().await;
-    }
-
-    async fn outer_request(self: Arc<Self>, mut request: Request<Incoming>) -> Result<Answer, Infallible> {
-        if request.uri().path() == "/key" {
-            let keys = OverTlsPublicKeyResponse { public_key: server_key().public(), ..Default::default() };
-            let mut answer = json(StatusCode::OK, &keys);
-            if let Some(date) = *self.date.lock().unwrap() {
-                answer.headers_mut().insert("Date", date.parse().unwrap());
-            }
-            return Ok(answer);
-        }
-        let initiation = initiation(request.headers()).unwrap();
-        let upgraded = hyper::upgrade::on(&mut request);
-        tokio::spawn(async move {
-            let stream = TokioIo::new(upgraded.await.unwrap());
-            let early = EarlyNoise { node_key_challenge: ChallengePublic::from_bytes([7; 32]) };
-            let session =
-                NoiseStream::accept(stream, &initiation, &server_key(), Some(&early)).await.ok().unwrap();
-            let service = service_fn(|request| self.clone().inner_request(request));
-            let http = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
-            let _ = http.serve_connection(TokioIo::new(session), service).await;
-        });
-        let mut answer = respond(StatusCode::SWITCHING_PROTOCOLS, "");
-        answer.headers_mut().insert("Upgrade", "tailscale-control-protocol".parse().unwrap());
-        answer.headers_mut().insert("Connection", "upgrade".parse().unwrap());
-        Ok(answer)
-    }
-
-    /// HTTP/2 inside.
-    async fn inner_request(self: Arc<Self>, request: Request<Incoming>) -> Result<Answer, Infallible> {
-        let path = request.uri().path().to_owned();
-        let body = request.into_body().collect().await.unwrap().to_bytes();
-        Ok(match path.as_str() {
-            "/machine/register" => self.register(&body),
-            "/machine/map" => self.map(&body),
-            _ => {
-                self.note(Seen::Other(path, body));
-                respond(StatusCode::OK, "")
-            }
-        })
-    }
-
-    fn register(&self, body: &[u8]) -> Answer {
-        self.note(Seen::Register(serde_json::from_slice(body).unwrap()));
-        let mut script = self.registrations.lock().unwrap();
-        let (status, answer) = if script.len() > 1 { script.remove(0) } else { script[0].clone() };
-        match status {
-            StatusCode::OK => json(status, &answer),
-            refusal => respond(refusal, answer.error),
-        }
-    }
-
-    fn map(&self, body: &[u8]) -> Answer {
-        let request: Box<MapRequest> = serde_json::from_slice(body).unwrap();
-        if !request.stream {
-            self.note(Seen::Update(request));
-            return respond(StatusCode::OK, "");
-        }
-        self.note(Seen::Stream(request));
-        let mut streams = self.streams.lock().unwrap();
-        if streams.is_empty() {
-            return respond(self.no_stream.lock().unwrap().unwrap_or(StatusCode::NOT_FOUND), "no such node");
-        }
-        Response::new(ScriptBody::Stream(streams.remove(0)))
-    }
-
-    fn note(&self, seen: Seen) {
-        self.seen.lock().unwrap().push(seen);
-        self.changed.notify_one();
-    }
-
-    /// Waits until something was seen that `pick` takes.
-    async fn saw<T>(&self, pick: impl Fn(&Seen) -> Option<T>) -> T {
-        let wait = async {
-            loop {
-                if let Some(found) = self.seen.lock().unwrap().iter().find_map(&pick) {
-                    return found;
-                }
-                self.changed.notified().await;
-            }
-        };
-        timeout(DEADLINE, wait).await.expect("the server did not see it")
-    }
-
-    /// A map stream that the client will get, and the frames for it.
-    fn stream(&self) -> mpsc::UnboundedSender<Bytes> {
-        let (frames, body) = mpsc::unbounded_channel();
-        self.streams.lock().unwrap().push(body);
-        frames
-    }
-}
 
 fn accepting() -> RegisterResponse {
     RegisterResponse { machine_authorized: true, ..RegisterResponse::default() }
-}
-
-fn server(registrations: Vec<(StatusCode, RegisterResponse)>) -> Arc<Server> {
-    Arc::new(Server { registrations: Mutex::new(registrations), ..Server::default() })
 }
 
 fn registration() -> Registration {
@@ -261,7 +72,7 @@ fn registered(event: Event) -> Option<()> {
 
 #[tokio::test]
 async fn registers_streams_and_reports_beside_the_stream() {
-    let server = server(vec![(StatusCode::OK, accepting())]);
+    let server = Server::new(vec![(StatusCode::OK, accepting())]);
     let frames = server.stream();
     let (client, mut events) = client(server.start().await);
     client.register(registration());
@@ -288,7 +99,7 @@ async fn registers_streams_and_reports_beside_the_stream() {
 
 #[tokio::test]
 async fn a_broken_stream_is_opened_again_without_registering() {
-    let server = server(vec![(StatusCode::OK, accepting())]);
+    let server = Server::new(vec![(StatusCode::OK, accepting())]);
     let (first, second) = (server.stream(), server.stream());
     let (client, mut events) = client(server.start().await);
     client.register(registration());
@@ -305,7 +116,7 @@ async fn a_broken_stream_is_opened_again_without_registering() {
 
 #[tokio::test]
 async fn a_forgotten_node_registers_again_without_the_used_key() {
-    let server = server(vec![(StatusCode::OK, accepting())]);
+    let server = Server::new(vec![(StatusCode::OK, accepting())]);
     let (client, mut events) = client(server.start().await);
     client.register(registration());
     next(&mut events, registered).await;
@@ -323,7 +134,7 @@ async fn a_forgotten_node_registers_again_without_the_used_key() {
 async fn a_refused_key_waits_for_a_person() {
     let refusal = RegisterResponse { error: "auth key expired".to_owned(), ..RegisterResponse::default() };
     for status in [StatusCode::OK, StatusCode::UNAUTHORIZED] {
-        let server = server(vec![(status, refusal.clone()), (StatusCode::OK, accepting())]);
+        let server = Server::new(vec![(status, refusal.clone()), (StatusCode::OK, accepting())]);
         let (client, mut events) = client(server.start().await);
         client.register(registration());
         let (failure, retry) = next(&mut events, failure).await;
@@ -336,7 +147,7 @@ async fn a_refused_key_waits_for_a_person() {
 #[tokio::test]
 async fn a_login_page_is_followed_up() {
     let page = RegisterResponse { auth_url: "https://control/a/1".to_owned(), ..RegisterResponse::default() };
-    let server = server(vec![(StatusCode::OK, page), (StatusCode::OK, accepting())]);
+    let server = Server::new(vec![(StatusCode::OK, page), (StatusCode::OK, accepting())]);
     let (client, mut events) = client(server.start().await);
     client.register(Registration { auth_key: None, ..registration() });
     let url = next(&mut events, |event| if let Event::AuthUrl(url) = event { Some(url) } else { None }).await;
@@ -353,7 +164,7 @@ async fn a_login_page_is_followed_up() {
 #[tokio::test]
 async fn an_expired_key_is_told_and_a_logout_done() {
     let expired = RegisterResponse { node_key_expired: true, ..RegisterResponse::default() };
-    let server = server(vec![(StatusCode::OK, expired), (StatusCode::OK, accepting())]);
+    let server = Server::new(vec![(StatusCode::OK, expired), (StatusCode::OK, accepting())]);
     let (client, mut events) = client(server.start().await);
     client.register(registration());
     next(&mut events, |event| matches!(event, Event::KeyExpired).then_some(())).await;
@@ -370,7 +181,7 @@ async fn an_expired_key_is_told_and_a_logout_done() {
 
 #[tokio::test]
 async fn the_servers_questions_are_answered_once() {
-    let server = server(vec![(StatusCode::OK, accepting())]);
+    let server = Server::new(vec![(StatusCode::OK, accepting())]);
     let frames = server.stream();
     let (client, mut events) = client(server.start().await);
     client.register(registration());
@@ -404,7 +215,7 @@ async fn the_servers_questions_are_answered_once() {
 #[tokio::test]
 async fn a_busy_server_is_told_with_its_wait() {
     let busy = (StatusCode::TOO_MANY_REQUESTS, RegisterResponse::default());
-    let server = server(vec![busy]);
+    let server = Server::new(vec![busy]);
     let (client, mut events) = client(server.start().await);
     client.register(registration());
     let (failure, retry) = next(&mut events, failure).await;
@@ -413,7 +224,7 @@ async fn a_busy_server_is_told_with_its_wait() {
 
 #[tokio::test]
 async fn clocks_that_differ_are_told() {
-    let server = server(vec![(StatusCode::OK, accepting())]);
+    let server = Server::new(vec![(StatusCode::OK, accepting())]);
     *server.date.lock().unwrap() = Some("Sun, 06 Nov 1994 08:49:37 GMT");
     let (client, mut events) = client(server.start().await);
     client.register(registration());
