@@ -88,10 +88,14 @@ impl Handle {
     pub async fn link_by_index(&self, index: u32) -> Result<Option<Link>> {
         let mut message = LinkMessage::default();
         message.header.index = index;
-        self.find_link(message, &format_args!("link number {index}")).await
+        self.find_link(message, &format!("link number {index}")).await
     }
 
-    async fn find_link(&self, message: LinkMessage, object: &dyn fmt::Display) -> Result<Option<Link>> {
+    async fn find_link(
+        &self,
+        message: LinkMessage,
+        object: &(dyn fmt::Display + Sync),
+    ) -> Result<Option<Link>> {
         match self.route.ask(Message::GetLink(message), Doing { action: "look up", object }).await {
             Ok(answer) => Ok(answer.as_ref().and_then(Link::from_answer)),
             Err(error) if error.is_missing() => Ok(None),

@@ -24,7 +24,7 @@ pub(crate) const BATCH: usize = 64;
 #[derive(Clone, Copy)]
 pub(crate) struct Doing<'a> {
     pub(crate) action: &'static str,
-    pub(crate) object: &'a dyn std::fmt::Display,
+    pub(crate) object: &'a (dyn std::fmt::Display + Sync),
 }
 
 impl Doing<'_> {

@@ -4,8 +4,10 @@
 //! before (routes on peers, everything on the filter), and the next attempt starts from a fresh look. Deliberately not here:
 //! which steps (`reconcile`), making and deleting the device (the daemon), attaching programs ([`Programs`]).
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
+use ipnet::IpNet;
 use netlink::Handle;
 use netlink::wireguard::Wireguard;
 use node_core::filter::Filter;
@@ -13,7 +15,7 @@ use node_core::{Desired, ObservedPeer};
 use types::NodePublic;
 
 use crate::observe::{Observed, observe};
-use crate::reconcile::{Settings, Step, reconcile};
+use crate::reconcile::{PROTOCOL, Settings, Step, reconcile};
 use crate::{Error as ProgramsError, Programs};
 
 /// One overlay device and everything that belongs to it.
@@ -22,8 +24,9 @@ pub struct Applier {
     wireguard: Wireguard,
     programs: Programs,
     settings: Settings,
-    /// What is in the programs' maps, once this process has swapped it in.
+    /// What is in the programs' maps, once this process has put it there.
     filter: Option<Filter>,
+    owners: Option<BTreeMap<IpNet, u32>>,
 }
 
 /// A step that failed: what, on what, and the cause.
@@ -50,7 +53,7 @@ pub enum Cause {
 impl Applier {
     /// Takes over a device whose programs are loaded and attached.
     pub fn new(handle: Handle, wireguard: Wireguard, programs: Programs, settings: Settings) -> Self {
-        Self { handle, wireguard, programs, settings, filter: None }
+        Self { handle, wireguard, programs, settings, filter: None, owners: None }
     }
 
     /// Makes the kernel what `desired` says; does nothing where it is that already.
@@ -72,20 +75,12 @@ impl Applier {
         self.carry_out(Step::endpoint(peer, endpoint)).await
     }
 
-    /// The device's peers with their counters, for `node-core`.
+    /// The device's peers, see [`peers`].
     ///
     /// # Errors
     /// When the device is gone.
-    pub async fn peers(&self) -> Result<Vec<ObservedPeer>, Failure> {
-        let device = self.wireguard.device().await.map_err(|error| failure("reading the device", error))?;
-        let peer = |peer: netlink::wireguard::Peer| ObservedPeer {
-            key: NodePublic::from_bytes(peer.key.0),
-            endpoint: peer.endpoint,
-            rx_bytes: peer.rx_bytes,
-            tx_bytes: peer.tx_bytes,
-            last_handshake: peer.last_handshake,
-        };
-        Ok(device.peers.into_iter().map(peer).collect())
+    pub async fn peers(&self) -> netlink::Result<Vec<ObservedPeer>> {
+        peers(&self.wireguard).await
     }
 
     /// The programs, to attach them to more devices, read counters and traces.
@@ -101,23 +96,31 @@ impl Applier {
     async fn observe(&self) -> Result<Observed, Failure> {
         let observed = observe(&self.handle, &self.wireguard, &self.settings).await;
         let observed = observed.map_err(|error| failure("looking at the kernel", error))?;
-        Ok(Observed { filter: self.filter.clone(), ..observed })
+        Ok(Observed { filter: self.filter.clone(), owners: self.owners.clone(), ..observed })
     }
 
     async fn carry_out(&mut self, step: Step) -> Result<(), Failure> {
         let name = self.wireguard.name();
         match step {
             Step::Filter(filter) => {
-                self.programs.set_filter(&filter).map_err(|error| failure("swapping the packet filter", error))?;
+                self.programs
+                    .install(&filter)
+                    .map_err(|error| failure("swapping the packet filter", error))?;
                 self.filter = Some(filter);
+                Ok(())
+            }
+            Step::Owners(owners) => {
+                self.programs
+                    .set_peers(&owners)
+                    .map_err(|error| failure("telling the programs the peers", error))?;
+                self.owners = Some(owners);
                 Ok(())
             }
             Step::Peers(changes) => {
                 self.wireguard.apply(&changes).await.map_err(|error| failure("changing peers", error))
             }
-            Step::AddAddress(address) => {
-                unless_taken(self.handle.add_address(&address).await).map_err(|error| failure("adding an address", error))
-            }
+            Step::AddAddress(address) => unless_taken(self.handle.add_address(&address).await)
+                .map_err(|error| failure("adding an address", error)),
             Step::RemoveAddress(address) => unless_missing(self.handle.remove_address(&address).await)
                 .map_err(|error| failure("removing an address", error)),
             Step::Link(change) => self
@@ -125,18 +128,42 @@ impl Applier {
                 .set_link(name, &change)
                 .await
                 .map_err(|error| failure("bringing the device up", error)),
-            Step::AddRule(rule) => {
-                unless_taken(self.handle.add_rule(&rule).await).map_err(|error| failure("adding a rule", error))
-            }
-            Step::RemoveRule(rule) => {
-                unless_missing(self.handle.remove_rule(&rule).await).map_err(|error| failure("removing a rule", error))
-            }
+            Step::AddRule(rule) => unless_taken(self.handle.add_rule(&rule).await)
+                .map_err(|error| failure("adding a rule", error)),
+            Step::RemoveRule(rule) => unless_missing(self.handle.remove_rule(&rule).await)
+                .map_err(|error| failure("removing a rule", error)),
             Step::Routes(changes) => match self.handle.change_routes(changes).await.into_iter().next() {
                 Some((_, error)) => Err(failure("changing routes", error)),
                 None => Ok(()),
             },
         }
     }
+}
+
+/// A device's peers with their counters, for `node-core`.
+///
+/// # Errors
+/// When the device is gone.
+pub async fn peers(wireguard: &Wireguard) -> netlink::Result<Vec<ObservedPeer>> {
+    let peer = |peer: netlink::wireguard::Peer| ObservedPeer {
+        key: NodePublic::from_bytes(peer.key.0),
+        endpoint: peer.endpoint,
+        rx_bytes: peer.rx_bytes,
+        tx_bytes: peer.tx_bytes,
+        last_handshake: peer.last_handshake,
+    };
+    Ok(wireguard.device().await?.peers.into_iter().map(peer).collect())
+}
+
+/// Removes our rules where there is no device any more to reconcile.
+///
+/// # Errors
+/// When the kernel refuses.
+pub async fn remove_rules(handle: &Handle) -> netlink::Result<()> {
+    for rule in handle.rules().await?.iter().filter(|rule| rule.protocol == PROTOCOL) {
+        unless_missing(handle.remove_rule(rule).await)?;
+    }
+    Ok(())
 }
 
 fn failure(step: &'static str, cause: impl Into<Cause>) -> Failure {

@@ -5,6 +5,7 @@
 //! tables, a pure function of node-core's [`Filter`](node_core::filter::Filter). Deliberately not here: what the
 //! programs decide (`ebpf/packet`), what the kernel should be (`node-core`), sockets and timers (`node`).
 
+mod apply;
 mod attach;
 mod compile;
 mod counters;
@@ -13,15 +14,20 @@ mod install;
 mod load;
 mod maps;
 mod object;
+mod observe;
 mod peers;
 mod pins;
+mod reconcile;
 mod trace;
 
 pub use abi::{Program, Reason, Verdict};
+pub use apply::{Applier, Cause, Failure, peers, remove_rules};
 pub use attach::{Attachment, Mechanism};
 pub use compile::{Compiled, compile};
 pub use counters::Count;
 pub use error::Error;
 pub use install::Generation;
 pub use load::{Origin, Programs};
+pub use observe::{Observed, ObservedPeer};
+pub use reconcile::{PROTOCOL, Settings, Step, reconcile};
 pub use trace::{TraceReader, TraceRecord, TraceSettings};

@@ -1,7 +1,8 @@
 //! Observe: what the kernel is now, as far as we own it: device, peers, addresses, our table's routes, our rules.
 //!
-//! A snapshot of several dumps, taken when something is to be changed. Deliberately not here: the filter, which only
-//! [`crate::Applier`] swaps and remembers; a restarted controller does not know it and installs its own.
+//! A snapshot of several dumps, taken when something is to be changed. Deliberately not here: what is in the
+//! programs' maps, which only [`crate::Applier`] writes and remembers; a restarted controller does not know it and
+//! installs its own.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -35,6 +36,8 @@ pub struct Observed {
     pub rules: BTreeSet<Rule>,
     /// The filter that was last swapped in; `None` when unknown.
     pub filter: Option<Filter>,
+    /// Whose addresses the programs were last told; `None` when unknown.
+    pub owners: Option<BTreeMap<IpNet, u32>>,
 }
 
 /// One peer, as far as it is compared.
@@ -46,7 +49,7 @@ pub struct ObservedPeer {
     pub allowed_ips: BTreeSet<IpNet>,
 }
 
-/// Reads everything but the filter.
+/// Reads everything but the programs' maps.
 ///
 /// # Errors
 /// When the device is gone, or the kernel refuses a dump.
@@ -65,7 +68,11 @@ pub(crate) async fn observe(
         up: link.up,
         mtu: link.mtu,
         ipv6: has_ipv6(name),
-        addresses: addresses.into_iter().map(|address| address.net).filter(|net| !is_link_local(net)).collect(),
+        addresses: addresses
+            .into_iter()
+            .map(|address| address.net)
+            .filter(|net| !is_link_local(net))
+            .collect(),
         peers: peers(wireguard.device().await?),
         routes: routes
             .into_iter()
@@ -74,6 +81,7 @@ pub(crate) async fn observe(
             .collect(),
         rules: rules.into_iter().filter(|rule| rule.protocol == PROTOCOL).collect(),
         filter: None,
+        owners: None,
     })
 }
 

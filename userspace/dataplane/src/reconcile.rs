@@ -5,7 +5,7 @@
 //! it keeps its peers' endpoints itself, and a better one comes as [`Step::endpoint`], one step that touches one peer.
 //! Deliberately not here: reading the kernel (`observe`) and changing it (`apply`).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use ipnet::IpNet;
@@ -39,6 +39,8 @@ pub struct Settings {
 pub enum Step {
     /// Swaps the packet filter, atomically.
     Filter(Filter),
+    /// Tells the programs whose an address is, so that each peer has its own share of the flow table.
+    Owners(BTreeMap<IpNet, u32>),
     /// Changes peers, removals first.
     Peers(Vec<PeerChange>),
     /// Adds one of our addresses.
@@ -68,6 +70,10 @@ pub fn reconcile(desired: &Desired, settings: &Settings, observed: &Observed) ->
     let mut steps = Vec::new();
     if observed.filter.as_ref() != Some(&desired.filter) {
         steps.push(Step::Filter(desired.filter.clone()));
+    }
+    let owners = owners(desired);
+    if observed.owners.as_ref() != Some(&owners) {
+        steps.push(Step::Owners(owners));
     }
     let peers = peer_changes(desired, observed);
     if !peers.is_empty() {
@@ -153,6 +159,19 @@ fn peer_changes(desired: &Desired, observed: &Observed) -> Vec<PeerChange> {
     changes
 }
 
+/// Each prefix with a number that stays with its peer, whoever else comes and goes: it is made of the key.
+fn owners(desired: &Desired) -> BTreeMap<IpNet, u32> {
+    let number = |key: &NodePublic| {
+        let [a, b, c, d, ..] = *key.as_bytes();
+        u32::from_be_bytes([a, b, c, d])
+    };
+    let of_peer = |(key, peer): (&NodePublic, &node_core::DesiredPeer)| {
+        let number = number(key);
+        peer.allowed_ips.iter().map(move |net| (*net, number)).collect::<Vec<_>>()
+    };
+    desired.peers.iter().flat_map(of_peer).collect()
+}
+
 fn route_changes(wanted: &BTreeSet<IpNet>, table: u32, observed: &Observed) -> Vec<RouteChange> {
     let route = |net: &IpNet| Route { protocol: PROTOCOL, ..Route::to_device(table, *net, observed.link) };
     let added = wanted.difference(&observed.routes).map(|net| RouteChange::Replace(route(net)));
@@ -205,7 +224,10 @@ mod tests {
         for step in steps {
             match step.clone() {
                 Step::Filter(filter) => observed.filter = Some(filter),
-                Step::Peers(changes) => changes.into_iter().for_each(|change| change_peer(&mut observed, change)),
+                Step::Owners(owners) => observed.owners = Some(owners),
+                Step::Peers(changes) => {
+                    changes.into_iter().for_each(|change| change_peer(&mut observed, change))
+                }
                 Step::AddAddress(address) => assert!(observed.addresses.insert(address.net)),
                 Step::RemoveAddress(address) => assert!(observed.addresses.remove(&address.net)),
                 Step::Link(change) => {
@@ -272,11 +294,12 @@ mod tests {
         let observed = carried_out(fresh(), &reconcile(&before, &SETTINGS, &fresh()));
         let after = desired(&[(1, &["100.64.0.2/32"]), (2, &["100.64.0.3/32", "10.9.0.0/24"])]);
         let steps = reconcile(&after, &SETTINGS, &observed);
-        let nets = vec!["10.9.0.0/24".parse().unwrap(), "100.64.0.3/32".parse().unwrap()];
+        let nets: Vec<IpNet> = vec!["10.9.0.0/24".parse().unwrap(), "100.64.0.3/32".parse().unwrap()];
         let route = Route { protocol: PROTOCOL, ..Route::to_device(52, nets[0], 7) };
         assert_eq!(
             steps,
             [
+                Step::Owners(owners(&after)),
                 Step::Peers(vec![PeerChange::ReplaceAllowedIps { key: PublicKey([2; 32]), nets }]),
                 Step::Routes(vec![RouteChange::Replace(route)]),
             ]
@@ -301,7 +324,14 @@ mod tests {
         let observed = carried_out(fresh(), &reconcile(&up, &SETTINGS, &fresh()));
         let down = Desired { mtu: 1280, ..Desired::default() };
         let observed = carried_out(observed.clone(), &reconcile(&down, &SETTINGS, &observed));
-        let bare = Observed { link: 7, mtu: 1280, ipv6: true, filter: Some(Filter::default()), ..Observed::default() };
+        let bare = Observed {
+            link: 7,
+            mtu: 1280,
+            ipv6: true,
+            filter: Some(Filter::default()),
+            owners: Some(BTreeMap::new()),
+            ..Observed::default()
+        };
         assert_eq!(observed, bare);
     }
 

@@ -6,8 +6,8 @@ use std::time::Instant;
 
 use jiff::Timestamp;
 use node_core::Node;
-use types::{NodePublic, RegionId};
-use wire::control::{DerpMap, Node as WireNode, Time, UserProfile};
+use types::RegionId;
+use wire::control::{DerpMap, Node as WireNode, Time};
 use wire::local::{
     EngineStatus, NetworkMap, PathReport, PeerPaths, PeerStatus, PeerStatusLite, Status, TailnetStatus,
     WhoIsResponse,
@@ -18,21 +18,20 @@ use crate::local_api::Whom;
 /// Fills in what the netmap tells: ourselves, the network, and with `peers` everybody else.
 pub(crate) fn fill(status: &mut Status, node: &Node, peers: bool, now: Instant) {
     let Some(own) = node.self_node() else { return };
-    let map = node.cached_map();
-    let derp = map.and_then(|map| map.derp_map.as_ref());
+    let derp = node.derp_map();
     let mut own_status = from_netmap(own);
     own_status.online = status.self_node.as_ref().is_some_and(|own| own.online);
     own_status.addrs = node.endpoints().iter().map(|endpoint| endpoint.addr.to_string()).collect();
-    own_status.relay = region_code(derp, node.net_info().preferred_derp);
+    own_status.relay = node.home().map(|home| region_code(derp, home)).unwrap_or_default();
     own_status.in_engine = true;
     own_status.cap_map = Some(own.cap_map.clone());
     status.tailscale_ips.clone_from(&own_status.tailscale_ips);
     status.self_node = Some(own_status);
     status.magic_dns_suffix = suffix(own);
-    status.current_tailnet = map.map(|map| TailnetStatus {
-        name: map.domain.clone(),
+    status.current_tailnet = Some(TailnetStatus {
+        name: node.domain().to_owned(),
         magic_dns_suffix: suffix(own),
-        magic_dns_enabled: map.dns_config.as_ref().is_some_and(|dns| dns.proxied),
+        magic_dns_enabled: node.dns().is_some_and(|dns| dns.proxied),
     });
     if !peers {
         return;
@@ -42,8 +41,8 @@ pub(crate) fn fill(status: &mut Status, node: &Node, peers: bool, now: Instant) 
         add_connection(&mut peer_status, node, peer, derp, now);
         status.peer.insert(peer.key, peer_status);
     }
-    let profiles = map.map(|map| &*map.user_profiles).unwrap_or_default();
-    status.user = profiles.iter().map(|user| (user.id, user.clone())).collect();
+    let owners = node.peers().chain([own]).filter_map(|node_of| node.user(node_of.user));
+    status.user = owners.map(|user| (user.id, user.clone())).collect();
 }
 
 /// What the netmap knows of a node.
@@ -76,7 +75,7 @@ pub(crate) fn from_netmap(node: &WireNode) -> PeerStatus {
     }
 }
 
-fn add_connection(status: &mut PeerStatus, node: &Node, peer: &WireNode, derp: Option<&DerpMap>, now: Instant) {
+fn add_connection(status: &mut PeerStatus, node: &Node, peer: &WireNode, derp: &DerpMap, now: Instant) {
     let Some(connection) = node.peer_status(peer.key, now) else { return };
     status.addrs = connection.candidates.iter().map(ToString::to_string).collect();
     status.cur_addr = connection.current.map(|addr| addr.to_string()).unwrap_or_default();
@@ -114,22 +113,10 @@ pub(crate) fn engine(node: &Node, live_derps: usize, now: Instant) -> EngineStat
 pub(crate) fn whois(node: &Node, whom: Whom) -> Option<WhoIsResponse> {
     let found = match whom {
         Whom::Key(key) => node.self_node().into_iter().chain(node.peers()).find(|node| node.key == key)?,
-        Whom::Addr(addr) => match node.whois(addr) {
-            Some(whois) => whois.node,
-            None => peer_for(node, addr)?,
-        },
+        Whom::Addr(addr) => node.whois(addr)?.node,
     };
-    let profiles = node.cached_map().map(|map| &*map.user_profiles).unwrap_or_default();
-    let user_profile = profiles.iter().find(|user| user.id == found.user).cloned().unwrap_or_default();
+    let user_profile = node.user(found.user).cloned().unwrap_or_default();
     Some(WhoIsResponse { node: found.clone(), user_profile, cap_map: Some(found.cap_map.clone()) })
-}
-
-/// The peer that packets to `addr` go to: the longest of the allowed prefixes that hold it.
-pub(crate) fn peer_for(node: &Node, addr: std::net::IpAddr) -> Option<&WireNode> {
-    let longest = |peer: &WireNode| {
-        peer.allowed().iter().filter(|net| net.contains(&addr)).map(ipnet::IpNet::prefix_len).max()
-    };
-    node.peers().filter_map(|peer| Some((longest(peer)?, peer))).max_by_key(|(length, _)| *length).map(|(_, peer)| peer)
 }
 
 /// The netmap for debugging clients.
@@ -142,10 +129,10 @@ pub(crate) fn network_map(node: &Node, machine_key: types::MachinePublic) -> Opt
         self_node: Some(own.clone()),
         machine_key,
         peers: node.peers().cloned().collect(),
-        dns: map.dns_config.clone().unwrap_or_default(),
-        packet_filter_rules: base.or_else(|| map.packet_filter.clone()).unwrap_or_default(),
-        derp_map: map.derp_map.clone(),
-        domain: map.domain.clone(),
+        dns: map.dns_config.unwrap_or_default(),
+        packet_filter_rules: base.unwrap_or_default(),
+        derp_map: map.derp_map,
+        domain: map.domain,
         user_profiles: map.user_profiles.iter().map(|user| (user.id, user.clone())).collect(),
     })
 }
@@ -179,21 +166,9 @@ pub(crate) fn paths(node: &Node, now: Instant) -> Vec<PeerPaths> {
 }
 
 /// The short name of a region, empty when there is none.
-pub(crate) fn region_code(map: Option<&DerpMap>, region: RegionId) -> String {
-    let found = map.and_then(|map| map.present().find(|(id, _)| *id == region));
-    found.map(|(_, region)| region.region_code.clone()).unwrap_or_default()
-}
-
-/// The display name of our own user, for the login profile.
-pub(crate) fn own_profile(node: &Node) -> Option<UserProfile> {
-    let own = node.self_node()?;
-    node.cached_map()?.user_profiles.iter().find(|user| user.id == own.user).cloned()
-}
-
-/// A peer's name for people: its first label.
-pub(crate) fn name_of(node: &Node, key: NodePublic) -> String {
-    let peer = node.peers().find(|peer| peer.key == key);
-    peer.and_then(|peer| peer.name.split('.').next()).unwrap_or_default().to_owned()
+pub(crate) fn region_code(map: &DerpMap, region: RegionId) -> String {
+    let found = map.regions.get(&region).and_then(Option::as_ref);
+    found.map(|region| region.region_code.clone()).unwrap_or_default()
 }
 
 fn suffix(own: &WireNode) -> String {

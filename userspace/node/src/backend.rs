@@ -39,11 +39,6 @@ impl Facts {
             _ => State::Running,
         }
     }
-
-    /// Whether the data plane should be there.
-    pub(crate) fn wants_plane(self) -> bool {
-        matches!(self.state(), State::Starting | State::Running)
-    }
 }
 
 #[cfg(test)]
@@ -92,7 +87,6 @@ mod tests {
     fn logout_and_expiry_need_a_login_whatever_else_is_true() {
         check(Facts { logged_out: true, ..UP }, State::NeedsLogin);
         check(Facts { expired: true, ..UP }, State::NeedsLogin);
-        assert!(!Facts { expired: true, ..UP }.wants_plane());
     }
 
     #[test]

@@ -81,8 +81,10 @@ impl ConfigFile {
             &mut prefs.exit_node_allow_lan_access
         });
         match file.exit_node.as_deref().map(str::parse::<IpAddr>) {
-            Some(Ok(ip)) => edit.set(Pref::ExitNodeIp, Some(Some(ip)), |prefs| &mut prefs.exit_node_ip),
-            _ => edit.set(Pref::ExitNodeId, file.exit_node.map(StableNodeId), |prefs| &mut prefs.exit_node_id),
+            Some(Ok(ip)) => edit.set(Pref::ExitNodeIp, Some(ip.into()), |prefs| &mut prefs.exit_node_ip),
+            _ => {
+                edit.set(Pref::ExitNodeId, file.exit_node.map(StableNodeId), |prefs| &mut prefs.exit_node_id)
+            }
         }
         let routes = routes(file.advertise_routes, file.advertise_exit_node == Some(true))?;
         edit.set(Pref::AdvertiseRoutes, routes, |prefs| &mut prefs.advertise_routes);
@@ -117,7 +119,10 @@ impl Edit {
 
 fn routes(routes: Option<Vec<IpNet>>, exit_node: bool) -> Result<Option<Vec<IpNet>>, String> {
     if let Some(route) = routes.iter().flatten().find(|route| route.trunc() != **route) {
-        return Err(format!("AdvertiseRoutes: {route} has bits behind its prefix; did you mean {}?", route.trunc()));
+        return Err(format!(
+            "AdvertiseRoutes: {route} has bits behind its prefix; did you mean {}?",
+            route.trunc()
+        ));
     }
     if !exit_node {
         return Ok(routes);

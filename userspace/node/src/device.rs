@@ -7,13 +7,15 @@
 use std::ffi::OsString;
 use std::fs::OpenOptions;
 use std::net::{Ipv4Addr, UdpSocket};
-use std::os::unix::process::CommandExt as _;
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
 
 use netlink::wireguard::{Backend, DeviceChange, PrivateKey, PublicKey, Wireguard};
 use netlink::{Handle, LinkChange};
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::process::Command;
+use tokio::time::{sleep, timeout};
 use types::NodePrivate;
 
 use crate::sockets::BYPASS_MARK;
@@ -21,8 +23,10 @@ use crate::{Error, WireguardMode};
 
 /// What `ip link` shows beside our device, and how a later run knows it.
 const ALIAS: &str = "underpass";
-/// How long an embedded WireGuard may take to answer; it takes a few milliseconds.
+/// How long an embedded WireGuard may take to start or to end; it takes a few milliseconds.
 const EMBEDDED_START: Duration = Duration::from_secs(5);
+/// What it says on its standard output when its socket answers; anything else is why it cannot run.
+const READY: &str = "ready";
 
 /// What the device shall be.
 #[derive(Clone)]
@@ -47,7 +51,8 @@ pub(crate) struct Spec {
 /// [`Error::DeviceTaken`] when the name belongs to somebody else.
 pub(crate) async fn find(handle: &Handle, spec: &Spec) -> Result<Option<Wireguard>, Error> {
     let taken = |detail: String| Error::DeviceTaken { device: spec.name.clone(), detail };
-    let link = handle.link(&spec.name).await.map_err(|error| Error::system("looking for the device", error))?;
+    let link =
+        handle.link(&spec.name).await.map_err(|error| Error::system("looking for the device", error))?;
     let Some(link) = link else { return Ok(None) };
     let wireguard = match Wireguard::open(handle, &spec.name).await {
         Ok(wireguard) => wireguard,
@@ -89,9 +94,18 @@ pub(crate) async fn find_or_make(handle: &Handle, spec: &Spec) -> Result<Wiregua
 /// When the kernel refuses; a device that is gone already is fine.
 pub(crate) async fn remove(handle: &Handle, name: &str) -> netlink::Result<()> {
     match handle.delete_link(name).await {
-        Err(error) if !error.is_missing() => Err(error),
-        _ => Ok(()),
+        Err(error) if !error.is_missing() => return Err(error),
+        _ => {}
     }
+    // The process removes its socket as it ends; a successor must not meet it.
+    let socket = Path::new("/var/run/wireguard").join(format!("{name}.sock"));
+    let gone = async {
+        while socket.exists() {
+            sleep(Duration::from_millis(2)).await;
+        }
+    };
+    _ = timeout(EMBEDDED_START, gone).await;
+    Ok(())
 }
 
 /// The word for `status`.
@@ -111,7 +125,8 @@ pub(crate) fn check_port(port: u16) -> Result<(), Error> {
     UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port)).map(drop).map_err(|error| port_in_use(port, &error))
 }
 
-fn port_in_use(port: u16, detail: &dyn std::fmt::Display) -> Error {
+/// Somebody else has the port.
+pub(crate) fn port_in_use(port: u16, detail: &dyn std::fmt::Display) -> Error {
     Error::InUse { what: format!("UDP port {port}"), detail: detail.to_string(), flag: "--port" }
 }
 
@@ -141,43 +156,37 @@ async fn make(handle: &Handle, spec: &Spec) -> Result<Wireguard, Error> {
 }
 
 async fn start_embedded(handle: &Handle, spec: &Spec) -> Result<Wireguard, Error> {
-    let mut child = spawn(spec).map_err(|error| Error::system("starting the embedded WireGuard", error))?;
-    let deadline = Instant::now() + EMBEDDED_START;
-    loop {
-        if let Ok(wireguard) = Wireguard::open(handle, &spec.name).await {
-            return Ok(wireguard);
+    let said =
+        timeout(EMBEDDED_START, run_embedded(spec)).await.unwrap_or_else(|_| Ok("it does not answer".into()));
+    match said.map_err(|error| Error::system("starting the embedded WireGuard", error))?.trim() {
+        READY => Wireguard::open(handle, &spec.name)
+            .await
+            .map_err(|error| Error::system("opening the embedded WireGuard", error)),
+        said => {
+            let said = if said.is_empty() { "it ended without a word" } else { said };
+            let remedy = "it needs root and /dev/net/tun (`modprobe tun`)".to_owned();
+            Err(Error::Kernel { what: format!("the embedded WireGuard did not start: {said}"), remedy })
         }
-        let ended = child.try_wait().map_err(|error| Error::system("waiting for the embedded WireGuard", error))?;
-        if ended.is_some() || Instant::now() > deadline {
-            return Err(no_embedded(spec, ended.is_some()));
-        }
-        tokio::time::sleep(Duration::from_millis(2)).await;
     }
 }
 
-fn spawn(spec: &Spec) -> std::io::Result<Child> {
+/// Starts the process and returns its first line. It leaves our session by itself and is not ended with us.
+async fn run_embedded(spec: &Spec) -> std::io::Result<String> {
     let Some((program, arguments)) = spec.embedded_command.split_first() else {
         return Err(std::io::Error::other("this program brings no embedded WireGuard"));
     };
     let log = OpenOptions::new().create(true).append(true).open(&spec.embedded_log)?;
-    Command::new(program)
+    let mut child = Command::new(program)
         .args(arguments)
         .arg(&spec.name)
+        .current_dir("/")
         .stdin(Stdio::null())
-        .stdout(Stdio::null())
+        .stdout(Stdio::piped())
         .stderr(log)
-        // A group of its own, so that Ctrl-C on the daemon does not reach it.
-        .process_group(0)
-        .spawn()
-}
-
-/// The last line of its log says why it ended.
-fn no_embedded(spec: &Spec, ended: bool) -> Error {
-    let log = std::fs::read_to_string(&spec.embedded_log).unwrap_or_default();
-    let last = log.lines().last().unwrap_or("it said nothing").to_owned();
-    let what = match ended {
-        true => format!("the embedded WireGuard ended at once: {last}"),
-        false => format!("the embedded WireGuard does not answer: {last}"),
-    };
-    Error::Kernel { what, remedy: "it needs /dev/net/tun (`modprobe tun`) and CAP_NET_ADMIN".into() }
+        .spawn()?;
+    let mut line = String::new();
+    if let Some(stdout) = child.stdout.take() {
+        BufReader::new(stdout).read_line(&mut line).await?;
+    }
+    Ok(line)
 }

@@ -1,13 +1,45 @@
 //! The node's daemon: owns sockets, clocks and files, and lets `node-core` decide.
 //!
 //! [`run`] starts it from a [`Config`] and returns when it was told to stop. One event loop (`event_loop`) takes one closed
-//! enum of inputs, hands each to the sans-IO cores, and carries out what they answer. Stopping the daemon keeps the data
-//! plane: packets go on, and the next start adopts what is there. Deliberately not here: decisions about paths, netmaps
-//! and filters (`node-core`), the kernel's side (`dataplane`, `netlink`), the command line (`cli`).
+//! enum of inputs, hands each to the sans-IO core, and carries out what it answers. Stopping the daemon keeps the data
+//! plane: packets go on, and the next start adopts what is there.
+//!
+//! | file | noun |
+//! |---|---|
+//! | `start`, `event_loop`, `daemon` | the daemon: from its parts to its end, its inputs, its outputs |
+//! | `login`, `control`, `backend` | registration, the control client, the state everybody sees |
+//! | `requests`, `local_api`, `answers`, `metrics`, `health` | what people and programs ask and are told |
+//! | `kernel`, `device`, `router`, `underlay` | the data plane's writer, the WireGuard device, the firewall, what is below |
+//! | `sockets`, `derp`, `queue` | packets of our own |
+//! | `state`, `config`, `config_file`, `hostinfo`, `chores` | what is stored, given, told and put off |
+//!
+//! Deliberately not here: decisions about paths, netmaps and filters (`node-core`), programs and their maps (`dataplane`),
+//! the command line (`cli`).
 
+mod answers;
+mod backend;
+mod chores;
 mod config;
+mod config_file;
+pub mod control;
+mod daemon;
+mod derp;
+mod device;
 mod error;
+mod event_loop;
+mod health;
+mod hostinfo;
+mod kernel;
 pub mod local_api;
+mod login;
+mod metrics;
+mod queue;
+mod requests;
+mod router;
+mod sockets;
+mod start;
+mod state;
+mod underlay;
 
 pub use config::{Config, DEFAULT_DEVICE, DEFAULT_PORT, DEFAULT_RULE_PRIORITY, DEFAULT_TABLE, WireguardMode};
 pub use error::Error;
@@ -19,6 +51,12 @@ pub use error::Error;
 /// # Errors
 /// When something the node cannot do without is missing or taken; see [`Error::exit_code`].
 pub async fn run(config: Config) -> Result<(), Error> {
-    let _ = config;
-    std::future::ready(Ok(())).await
+    start::run(config).await
+}
+
+/// Random bytes for a key, a seed or a token.
+fn random() -> [u8; 32] {
+    let mut bytes = [0; 32];
+    getrandom::fill(&mut bytes).expect("Linux gives random bytes to every process");
+    bytes
 }

@@ -31,7 +31,11 @@ impl Router {
     /// The firewall of overlay device `device`; nothing is changed yet.
     pub(crate) fn new(device: &str) -> Self {
         let name: String = device.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
-        Self { table: Table::new(TableFamily::Inet, &format!("underpass_{name}")), device: device.into(), installed: None }
+        Self {
+            table: Table::new(TableFamily::Inet, &format!("underpass_{name}")),
+            device: device.into(),
+            installed: None,
+        }
     }
 
     /// Makes the table what `desired` needs, and switches forwarding on for served subnets. Returns the switches that had
@@ -120,7 +124,10 @@ fn ruleset(device: &str, desired: &Desired) -> String {
         for rule in [format!("{word} saddr @peers{suffix}"), format!("{word} daddr @own{suffix}")] {
             _ = writeln!(guard, "    meta iiftype != {{ loopback, 65534 }} {rule} counter drop");
         }
-        _ = writeln!(leave, "    meta oiftype != {{ loopback, 65534 }} {word} daddr @peers{suffix} counter drop");
+        _ = writeln!(
+            leave,
+            "    meta oiftype != {{ loopback, 65534 }} {word} daddr @peers{suffix} counter drop"
+        );
         _ = writeln!(
             forward,
             "    iifname \"{device}\" {word} daddr @masqueraded{suffix} meta mark set meta mark & {:#x} | {FORWARDED_MARK:#x}",

@@ -41,6 +41,10 @@ pub(crate) struct State {
     pub(crate) prefs: Prefs,
     /// Who the node key is registered to; `None` while it is not.
     pub(crate) login: Option<Persist>,
+    /// The server that knows the node key.
+    pub(crate) login_server: String,
+    /// Forwarding switches that we switched on: off again when we go down.
+    pub(crate) forwarding: Vec<String>,
 }
 
 impl State {
@@ -54,6 +58,8 @@ impl State {
             loopback_port: None,
             prefs: Prefs::new(),
             login: None,
+            login_server: String::new(),
+            forwarding: Vec::new(),
         }
     }
 }
@@ -117,7 +123,8 @@ impl Store {
     /// [`Error::State`]; what was stored before stays.
     pub(crate) fn save(&self, state: &State) -> Result<(), Error> {
         let envelope = Envelope::seal(state).map_err(|error| self.error(error.to_string()))?;
-        self.replace(&envelope).map_err(|error| self.error(format!("cannot be written: {error}; is the disk full?")))
+        self.replace(&envelope)
+            .map_err(|error| self.error(format!("cannot be written: {error}; is the disk full?")))
     }
 
     /// The netmap of the last run, if it can be read. Losing it costs a second at the next start, nothing else.
@@ -261,6 +268,8 @@ struct Stored {
     loopback_port: Option<u16>,
     prefs: Prefs,
     login: Option<Persist>,
+    login_server: String,
+    forwarding: Vec<String>,
 }
 
 impl From<&State> for Stored {
@@ -273,6 +282,8 @@ impl From<&State> for Stored {
             loopback_port: state.loopback_port,
             prefs: state.prefs.clone(),
             login: state.login.clone(),
+            login_server: state.login_server.clone(),
+            forwarding: state.forwarding.clone(),
         }
     }
 }
@@ -289,6 +300,8 @@ impl TryFrom<Stored> for State {
             loopback_port: stored.loopback_port,
             prefs: stored.prefs,
             login: stored.login,
+            login_server: stored.login_server,
+            forwarding: stored.forwarding,
         })
     }
 }

@@ -4,10 +4,10 @@
 //! default routes, and the devices at which DISCO may arrive and `steer` must wait. Deliberately not here: watching
 //! (`event_loop` does, and waits a moment so that a storm of changes is one).
 
-use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::collections::BTreeMap;
 
-use netlink::{Event, Handle, Kind, Link, Route, RouteKind};
+use ipnet::IpNet;
+use netlink::{Address, Event, Handle, Kind, Link, Route, RouteKind};
 use node_core::Underlay;
 
 /// The kernel's main routing table.
@@ -18,8 +18,8 @@ const MAIN_TABLE: u32 = 254;
 pub(crate) struct Snapshot {
     /// For `node-core`.
     pub(crate) underlay: Underlay,
-    /// Devices with addresses on which peers' packets may arrive.
-    pub(crate) devices: BTreeSet<String>,
+    /// Devices with addresses on which peers' packets may arrive: index and name.
+    pub(crate) devices: BTreeMap<u32, String>,
 }
 
 /// Reads the underlay of this namespace, leaving out the overlay device `own`.
@@ -30,28 +30,24 @@ pub(crate) async fn read(handle: &Handle, own: &str) -> netlink::Result<Snapshot
     let links = handle.links().await?;
     let addresses = handle.addresses(None).await?;
     let routes = handle.routes(Some(MAIN_TABLE)).await?;
-    let addresses = addresses.iter().map(|address| (address.link, address.net.addr()));
-    Ok(snapshot(&links, addresses, &routes, own))
+    Ok(snapshot(&links, &addresses, &routes, own))
 }
 
-fn snapshot(
-    links: &[Link],
-    addresses: impl Iterator<Item = (u32, IpAddr)>,
-    routes: &[Route],
-    own: &str,
-) -> Snapshot {
+fn snapshot(links: &[Link], addresses: &[Address], routes: &[Route], own: &str) -> Snapshot {
     let mut snapshot = Snapshot::default();
-    for (index, address) in addresses {
-        let Some(link) = links.iter().find(|link| link.index == index && is_underlay(link, own)) else { continue };
-        snapshot.underlay.addresses.push(address);
-        snapshot.devices.insert(link.name.clone());
+    for Address { link, net } in addresses {
+        let Some(link) = links.iter().find(|other| other.index == *link && is_underlay(other, own)) else {
+            continue;
+        };
+        snapshot.underlay.addresses.push(*net);
+        snapshot.devices.insert(link.index, link.name.clone());
     }
     snapshot.underlay.addresses.sort_unstable();
     let is_default = |route: &&Route| route.kind == RouteKind::Unicast && route.destination.prefix_len() == 0;
     for route in routes.iter().filter(is_default) {
-        match route.destination.addr() {
-            IpAddr::V4(_) => snapshot.underlay.default_v4 = true,
-            IpAddr::V6(_) => snapshot.underlay.default_v6 = true,
+        match route.destination {
+            IpNet::V4(_) => snapshot.underlay.default_v4 = true,
+            IpNet::V6(_) => snapshot.underlay.default_v6 = true,
         }
     }
     snapshot
@@ -78,7 +74,17 @@ mod tests {
     use super::*;
 
     fn link(index: u32, name: &str, kind: Kind, up: bool) -> Link {
-        Link { index, name: name.into(), kind, mtu: 1500, up, carrier: up, mac: None, alias: None, master: None }
+        Link {
+            index,
+            name: name.into(),
+            kind,
+            mtu: 1500,
+            up,
+            carrier: up,
+            mac: None,
+            alias: None,
+            master: None,
+        }
     }
 
     #[test]
@@ -90,11 +96,15 @@ mod tests {
             link(4, "underpass0", Kind::Wireguard, true),
             link(5, "veth0", Kind::Other("veth".into()), true),
         ];
-        let address = |index: u32| (index, IpAddr::from([192, 0, 2, index as u8]));
-        let default = Route { gateway: Some([192, 0, 2, 254].into()), ..Route::to_device(254, "0.0.0.0/0".parse().unwrap(), 2) };
-        let snapshot = snapshot(&links, (1..=5).map(address), &[default], "underpass0");
-        assert_eq!(snapshot.devices, ["eth0", "veth0"].map(String::from).into());
-        assert_eq!(snapshot.underlay.addresses, [IpAddr::from([192, 0, 2, 2]), IpAddr::from([192, 0, 2, 5])]);
+        let net = |index: u32| format!("192.0.2.{index}/24").parse::<IpNet>().unwrap();
+        let addresses: Vec<_> = (1..=5).map(|link| Address { link, net: net(link) }).collect();
+        let default = Route {
+            gateway: Some([192, 0, 2, 254].into()),
+            ..Route::to_device(254, "0.0.0.0/0".parse().unwrap(), 2)
+        };
+        let snapshot = snapshot(&links, &addresses, &[default], "underpass0");
+        assert_eq!(snapshot.devices, [(2, "eth0".to_owned()), (5, "veth0".to_owned())].into());
+        assert_eq!(snapshot.underlay.addresses, [net(2), net(5)]);
         assert!(snapshot.underlay.default_v4 && !snapshot.underlay.default_v6);
     }
 }

@@ -3,13 +3,12 @@
 //! Nothing is ever sent to their port from outside and nothing is sent from here; what arrives has its true source
 //! address. Both sockets live as long as the daemon. Deliberately not here: telling DISCO from STUN (`node-core`).
 
-use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
-use std::os::fd::AsRawFd;
+use std::io::{self, ErrorKind};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use nix::errno::Errno;
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn6, bind, setsockopt, socket, sockopt};
-use tokio::io::unix::AsyncFd;
+use nix::libc;
+use socket2::{Domain, Socket, Type};
+use tokio::net::UdpSocket;
 
 /// The longest DISCO message there is: a call-me-maybe with hundreds of endpoints, or a ping padded to the MTU.
 const LONGEST: usize = 9216;
@@ -27,8 +26,8 @@ pub(crate) struct Datagram {
 
 /// The two sockets, on one port.
 pub(crate) struct Controller {
-    v4: AsyncFd<UdpSocket>,
-    v6: Option<AsyncFd<UdpSocket>>,
+    v4: UdpSocket,
+    v6: Option<UdpSocket>,
     port: u16,
 }
 
@@ -38,15 +37,17 @@ impl Controller {
     /// # Errors
     /// When no port is free in both families.
     pub(crate) fn open() -> io::Result<Self> {
-        let v4 = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+        let v4 = bind(Domain::IPV4, (Ipv4Addr::UNSPECIFIED, 0).into())?;
         let port = v4.local_addr()?.port();
-        let v6 = match open_v6(port) {
+        let v6 = match bind(Domain::IPV6, (Ipv6Addr::UNSPECIFIED, port).into()) {
             Ok(socket) => Some(socket),
-            Err(error) if error.raw_os_error() == Some(Errno::EAFNOSUPPORT as i32) => None,
+            // A machine without IPv6.
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL)) => {
+                None
+            }
             Err(error) => return Err(error),
         };
-        v4.set_nonblocking(true)?;
-        Ok(Self { v4: AsyncFd::new(v4)?, v6: v6.map(AsyncFd::new).transpose()?, port })
+        Ok(Self { v4, v6, port })
     }
 
     /// The port both are bound to.
@@ -67,28 +68,26 @@ impl Controller {
     }
 }
 
-fn open_v6(port: u16) -> io::Result<UdpSocket> {
-    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-    let socket = socket(AddressFamily::Inet6, SockType::Datagram, flags, None)?;
-    setsockopt(&socket, sockopt::Ipv6V6Only, &true)?;
-    let any = SockaddrIn6::from(std::net::SocketAddrV6::new(Ipv6Addr::UNSPECIFIED, port, 0, 0));
-    bind(socket.as_raw_fd(), &any)?;
-    Ok(socket.into())
+fn bind(domain: Domain, addr: SocketAddr) -> io::Result<UdpSocket> {
+    let socket = Socket::new(domain, Type::DGRAM, None)?;
+    if domain == Domain::IPV6 {
+        socket.set_only_v6(true)?;
+    }
+    socket.set_nonblocking(true)?;
+    socket.bind(&addr.into())?;
+    UdpSocket::from_std(socket.into())
 }
 
-async fn receive(socket: &AsyncFd<UdpSocket>) -> io::Result<Vec<Datagram>> {
+async fn receive(socket: &UdpSocket) -> io::Result<Vec<Datagram>> {
     loop {
-        let mut ready = socket.readable().await?;
+        socket.readable().await?;
         let mut batch = Vec::new();
         let mut buffer = [0; LONGEST];
         while batch.len() < BATCH {
-            match socket.get_ref().recv_from(&mut buffer) {
+            match socket.try_recv_from(&mut buffer) {
                 Ok((length, from)) => batch.push(Datagram { from, payload: buffer[..length].to_vec() }),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    ready.clear_ready();
-                    break;
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
         }

@@ -5,7 +5,7 @@
 //! bound to `lo`, so nobody outside can speak for a peer. It keeps its port over restarts: the kernel's endpoints point to it.
 
 use std::io::{self, IoSlice, IoSliceMut};
-use std::net::{IpAddr, Ipv4Addr, SocketAddrV4, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 use std::os::fd::AsRawFd;
 
 use nix::libc;
@@ -14,7 +14,8 @@ use nix::sys::socket::{
     sockopt,
 };
 use node_core::Slot;
-use tokio::io::unix::AsyncFd;
+use tokio::io::Interest;
+use tokio::net::UdpSocket;
 
 use super::set_bypass_mark;
 
@@ -34,7 +35,7 @@ pub(crate) struct FromKernel {
 
 /// The socket.
 pub(crate) struct Loopback {
-    socket: AsyncFd<UdpSocket>,
+    socket: UdpSocket,
     port: u16,
 }
 
@@ -44,13 +45,13 @@ impl Loopback {
     /// # Errors
     /// When the port is in use.
     pub(crate) fn open(port: u16) -> io::Result<Self> {
-        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port))?;
+        let socket = std::net::UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port))?;
         setsockopt(&socket, sockopt::BindToDevice, &"lo".into())?;
         setsockopt(&socket, sockopt::Ipv4PacketInfo, &true)?;
         set_bypass_mark(&socket)?;
         socket.set_nonblocking(true)?;
         let port = socket.local_addr()?.port();
-        Ok(Self { socket: AsyncFd::new(socket)?, port })
+        Ok(Self { socket: UdpSocket::from_std(socket)?, port })
     }
 
     /// The port of every peer's loopback endpoint.
@@ -65,13 +66,9 @@ impl Loopback {
     /// When the socket is broken.
     pub(crate) async fn receive(&self) -> io::Result<Vec<FromKernel>> {
         loop {
-            let mut ready = self.socket.readable().await?;
-            match receive_batch(self.socket.get_ref()) {
-                Ok(batch) if batch.is_empty() => {}
-                Ok(batch) => return Ok(batch),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready.clear_ready(),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
+            let batch = self.socket.async_io(Interest::READABLE, || receive_batch(&self.socket)).await?;
+            if !batch.is_empty() {
+                return Ok(batch);
             }
         }
     }
@@ -87,7 +84,7 @@ impl Loopback {
             ipi_addr: libc::in_addr { s_addr: 0 },
         };
         let to = SockaddrIn::from(SocketAddrV4::new(Ipv4Addr::LOCALHOST, wireguard_port));
-        let fd = self.socket.get_ref().as_raw_fd();
+        let fd = self.socket.as_raw_fd();
         let control = [ControlMessage::Ipv4PacketInfo(&source)];
         match sendmsg(fd, &[IoSlice::new(payload)], &control, MsgFlags::empty(), Some(&to)) {
             Ok(_) | Err(nix::errno::Errno::EAGAIN) => Ok(()),

@@ -5,13 +5,11 @@
 //! Deliberately not here: DISCO pings (`node-core`), and who is pinged.
 
 use std::io;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
-use std::os::fd::AsRawFd;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use nix::sys::socket::{SockaddrStorage, recvfrom};
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::io::unix::AsyncFd;
+use tokio::net::UdpSocket;
 
 /// How long a pong may take.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -41,8 +39,7 @@ pub(crate) async fn icmp_ping(device: &str, to: IpAddr, token: [u8; 8]) -> io::R
     packet.extend_from_slice(&token);
     let checksum = super::datagram::checksum(&packet);
     packet[2..4].copy_from_slice(&checksum.to_be_bytes());
-    let is_reply =
-        |payload: &[u8]| payload.first() == Some(&reply) && payload.get(4..12) == Some(&token[..]);
+    let is_reply = |payload: &[u8]| payload.first() == Some(&reply) && payload.get(4..12) == Some(&token[..]);
     socket.round_trip(&packet, to, is_reply).await
 }
 
@@ -54,7 +51,8 @@ pub(crate) async fn tsmp_ping(device: &str, to: IpAddr, token: [u8; 8]) -> io::R
     let socket = Tunnel::open(device, to.is_ipv6(), TSMP.into())?;
     let mut packet = vec![TSMP_PING];
     packet.extend_from_slice(&token);
-    let is_pong = |payload: &[u8]| payload.first() == Some(&TSMP_PONG) && payload.get(1..9) == Some(&token[..]);
+    let is_pong =
+        |payload: &[u8]| payload.first() == Some(&TSMP_PONG) && payload.get(1..9) == Some(&token[..]);
     socket.round_trip(&packet, to, is_pong).await
 }
 
@@ -75,7 +73,8 @@ pub(crate) async fn answer_tsmp(device: &str) -> io::Result<()> {
 
 /// A raw socket of one family and protocol, bound to the overlay device.
 struct Tunnel {
-    socket: AsyncFd<Socket>,
+    /// A raw socket all the same: only calls that every datagram socket knows are made.
+    socket: UdpSocket,
     ipv6: bool,
 }
 
@@ -85,7 +84,7 @@ impl Tunnel {
         let socket = Socket::new(domain, Type::RAW, Some(protocol))?;
         socket.bind_device(Some(device.as_bytes()))?;
         socket.set_nonblocking(true)?;
-        Ok(Self { socket: AsyncFd::new(socket)?, ipv6 })
+        Ok(Self { socket: UdpSocket::from_std(socket.into())?, ipv6 })
     }
 
     async fn round_trip(
@@ -95,7 +94,7 @@ impl Tunnel {
         is_answer: impl Fn(&[u8]) -> bool,
     ) -> io::Result<Duration> {
         let start = Instant::now();
-        self.send(packet, to)?;
+        self.send(packet, to).await?;
         let answered = async {
             loop {
                 let (from, payload) = self.receive().await?;
@@ -104,7 +103,9 @@ impl Tunnel {
                 }
             }
         };
-        tokio::time::timeout(PATIENCE, answered).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
+        tokio::time::timeout(PATIENCE, answered)
+            .await
+            .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
     }
 
     async fn answer(&self) -> io::Result<()> {
@@ -118,28 +119,20 @@ impl Tunnel {
             // No PeerAPI here: port 0.
             pong.extend_from_slice(&[0, 0]);
             // A peer that is gone again gets no answer; that is not our trouble.
-            _ = self.send(&pong, from);
+            _ = self.send(&pong, from).await;
         }
     }
 
-    fn send(&self, packet: &[u8], to: IpAddr) -> io::Result<()> {
-        self.socket.get_ref().send_to(packet, &SocketAddr::new(to, 0).into()).map(drop)
+    async fn send(&self, packet: &[u8], to: IpAddr) -> io::Result<()> {
+        self.socket.send_to(packet, SocketAddr::new(to, 0)).await.map(drop)
     }
 
     async fn receive(&self) -> io::Result<(IpAddr, Vec<u8>)> {
+        let mut buffer = [0; LONGEST];
         loop {
-            let mut ready = self.socket.readable().await?;
-            let mut buffer = [0; LONGEST];
-            let received = recvfrom::<SockaddrStorage>(self.socket.get_ref().as_raw_fd(), &mut buffer);
-            match received.map_err(io::Error::from) {
-                Ok((length, from)) => {
-                    let Some(from) = from.as_ref().and_then(ip) else { continue };
-                    if let Some(payload) = self.payload(&buffer[..length]) {
-                        return Ok((from, payload.to_vec()));
-                    }
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready.clear_ready(),
-                Err(error) => return Err(error),
+            let (length, from) = self.socket.recv_from(&mut buffer).await?;
+            if let Some(payload) = self.payload(&buffer[..length]) {
+                return Ok((from.ip(), payload.to_vec()));
             }
         }
     }
@@ -152,9 +145,4 @@ impl Tunnel {
         let header = usize::from(packet.first()? & 0x0f) * 4;
         packet.get(header..)
     }
-}
-
-fn ip(address: &SockaddrStorage) -> Option<IpAddr> {
-    let v4 = address.as_sockaddr_in().map(|address| address.ip().into());
-    v4.or_else(|| address.as_sockaddr_in6().map(|address| Ipv6Addr::from(address.ip()).into()))
 }

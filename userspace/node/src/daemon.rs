@@ -1,0 +1,402 @@
+//! The daemon: what lives from start to stop, and the carrying out of what `node-core` decides.
+//!
+//! Made by `start`, driven by `event_loop`: after every input [`Daemon::drain`] empties the core's queues. The other inputs
+//! have files of their own (`login`, `requests`). Deliberately not here: decisions, and anything that waits.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Instant;
+
+use jiff::Timestamp;
+use node_core::{Carry, Event, FromDerp, Node, PingId, Transmit};
+use tokio::sync::{broadcast, mpsc};
+use tokio::task::JoinHandle;
+use transport::tls::Trust;
+use types::RegionId;
+use wire::local::{Notify, PingResult};
+
+use crate::chores::{Chore, Chores};
+use crate::config_file::ConfigFile;
+use crate::event_loop::Input;
+use crate::health::{Health, code};
+use crate::hostinfo::Machine;
+use crate::kernel::{Command, Plane, Report};
+use crate::local_api::{Refusal, Reply};
+use crate::login::Login;
+use crate::metrics::Traffic;
+use crate::sockets::{Datagram, FromKernel, Loopback, RawSender, tunnel};
+use crate::state::{State, Store, write_atomically};
+use crate::underlay::{self, Snapshot};
+use crate::{Config, Error, derp, device, local_api};
+
+/// The reply to a request that takes the data plane away.
+pub(crate) type Waiting = Box<dyn FnOnce(Result<(), Refusal>) + Send>;
+
+/// A task that ends with its owner.
+pub(crate) struct Task<T>(JoinHandle<T>);
+
+impl<T> Drop for Task<T> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// The whole daemon but its sources of input.
+pub(crate) struct Daemon {
+    pub(crate) config: Config,
+    pub(crate) config_file: Option<ConfigFile>,
+    pub(crate) machine: Machine,
+    pub(crate) store: Store,
+    pub(crate) state: State,
+    pub(crate) node: Node,
+    pub(crate) login: Login,
+    pub(crate) trust: Trust,
+    /// Where tasks put what they found.
+    pub(crate) inputs: mpsc::Sender<Input>,
+    pub(crate) derp_context: Arc<derp::Context>,
+    pub(crate) regions: BTreeMap<RegionId, derp::Connection>,
+    pub(crate) derp_dropped: Arc<AtomicU64>,
+    pub(crate) raw: RawSender,
+    pub(crate) loopback: Arc<Loopback>,
+    pub(crate) netlink: netlink::Handle,
+    pub(crate) underlay: Snapshot,
+    pub(crate) kernel: mpsc::UnboundedSender<Command>,
+    /// What is in the kernel; `None` while we are down.
+    pub(crate) plane: Option<Plane>,
+    /// Answers TSMP pings while we are up.
+    pub(crate) tsmp: Option<Task<std::io::Result<()>>>,
+    pub(crate) traffic: Traffic,
+    pub(crate) health: Health,
+    pub(crate) bus: broadcast::Sender<Arc<Notify>>,
+    /// The state that watchers know.
+    pub(crate) announced: wire::local::State,
+    pub(crate) pings: BTreeMap<PingId, (PingResult, Reply<PingResult>)>,
+    /// Requests that are answered when the data plane is gone.
+    pub(crate) waiting_for_down: Vec<Waiting>,
+    pub(crate) chores: Chores,
+}
+
+impl Daemon {
+    /// The UDP port of WireGuard, DISCO and STUN.
+    pub(crate) fn port(&self) -> u16 {
+        self.state.port.unwrap_or(self.config.port)
+    }
+
+    /// When something is due next.
+    pub(crate) fn next_deadline(&self) -> Option<Instant> {
+        [self.node.poll_timeout().map(|(at, _)| at), self.chores.next()].into_iter().flatten().min()
+    }
+
+    /// Carries out everything the core wants, and tells watchers when the state changed.
+    pub(crate) fn drain(&mut self, now: Instant) {
+        while let Some(event) = self.node.poll_event() {
+            self.carry_out(event, now);
+        }
+        while let Some(transmit) = self.node.poll_transmit() {
+            self.transmit(transmit);
+        }
+        self.announce(now);
+    }
+
+    fn transmit(&mut self, transmit: Transmit) {
+        match transmit {
+            Transmit::Udp { to, bytes } => {
+                if let Err(error) = self.raw.send(to, &bytes) {
+                    tracing::debug!(%to, %error, "DISCO or STUN was not sent");
+                }
+            }
+            Transmit::Derp { region, to, bytes } => {
+                if let Some(connection) = self.regions.get(&region) {
+                    connection.send(to, bytes);
+                }
+            }
+        }
+    }
+
+    fn carry_out(&mut self, event: Event, now: Instant) {
+        match event {
+            Event::DesiredChanged => self.apply_desired(),
+            Event::SetEndpoint { peer, endpoint } => self.order(Command::Endpoint(peer, endpoint)),
+            Event::ObserveKernel => self.order(Command::Observe),
+            Event::EndpointsChanged(_) | Event::NetInfoChanged => self.report_to_control(),
+            Event::ConnectDerp { region, home } => self.connect_region(region, home),
+            Event::CloseDerp(region) => drop(self.regions.remove(&region)),
+            Event::Resolve(host) => self.resolve(host),
+            Event::PathChanged { peer, via } => tracing::info!(%peer, ?via, "the path to a peer changed"),
+            Event::HealthChanged => self.tell_health(),
+            Event::NetmapChanged => self.follow_netmap(now),
+            Event::BadMap(what) => {
+                if self.health.set(code::MAP, format!("A part of the network map cannot be used: {what}")) {
+                    self.tell_health();
+                }
+            }
+            Event::KeyExpired => self.key_expired(),
+            Event::PingRequest(request) => {
+                tracing::info!(types = request.types, "control asks for a ping this node does not offer");
+            }
+            Event::PingResult { id, result } => self.finish_ping(id, result),
+        }
+    }
+
+    /// Hands the wanted state to the kernel's writer.
+    pub(crate) fn apply_desired(&self) {
+        self.order(Command::Apply(Box::new(self.node.desired().clone())));
+    }
+
+    pub(crate) fn order(&self, command: Command) {
+        // The writer ends only after us.
+        _ = self.kernel.send(command);
+    }
+
+    fn connect_region(&mut self, id: RegionId, home: bool) {
+        if home {
+            self.regions.values().for_each(|connection| connection.set_home(false));
+        }
+        if let Some(connection) = self.regions.get(&id) {
+            connection.set_home(home);
+            return;
+        }
+        let Some(region) = self.node.derp_map().regions.get(&id).cloned().flatten() else { return };
+        let connection = derp::Connection::open(id, region, home, self.derp_context.clone());
+        self.regions.insert(id, connection);
+    }
+
+    fn resolve(&self, host: String) {
+        let inputs = self.inputs.clone();
+        tokio::spawn(async move {
+            let found = tokio::net::lookup_host((host.as_str(), 0)).await;
+            let addresses = found.map(|found| found.map(|addr| addr.ip()).collect()).unwrap_or_default();
+            // A loop that has ended needs no answer.
+            _ = inputs.send(Input::Resolved(host, addresses)).await;
+        });
+    }
+
+    /// DISCO and STUN came in.
+    pub(crate) fn on_datagrams(&mut self, batch: &[Datagram], now: Instant) {
+        for datagram in batch {
+            self.node.handle_datagram(datagram.from, &datagram.payload, now);
+        }
+    }
+
+    /// The kernel wants packets carried over DERP.
+    pub(crate) fn on_loopback(&mut self, batch: Vec<FromKernel>, now: Instant) {
+        for packet in batch {
+            let bytes = packet.payload;
+            match self.node.handle_loopback(packet.slot, &bytes, now) {
+                Some(Carry::Derp { region, to }) => self.transmit(Transmit::Derp { region, to, bytes }),
+                Some(Carry::Direct(to)) => self.transmit(Transmit::Udp { to, bytes }),
+                None => {}
+            }
+        }
+    }
+
+    /// A DERP region has something to say.
+    pub(crate) fn on_derp(&mut self, region: RegionId, event: derp::Event, now: Instant) {
+        // A region that was closed may have left something in the queue.
+        if !self.regions.contains_key(&region) {
+            return;
+        }
+        match event {
+            derp::Event::State(state) => self.node.handle_derp_state(region, state, now),
+            derp::Event::Packet { from, bytes } => {
+                if let FromDerp::Deliver(slot) = self.node.handle_derp(region, from, &bytes, now)
+                    && let Err(error) = self.loopback.deliver(slot, self.port(), &bytes)
+                {
+                    tracing::debug!(%error, "a DERP packet was not delivered to WireGuard");
+                }
+            }
+        }
+    }
+
+    /// The kernel's writer reports.
+    pub(crate) fn on_kernel(&mut self, report: Report, now: Instant) {
+        match report {
+            Report::Observed(peers) => {
+                self.traffic.observe(&peers);
+                self.node.handle_kernel(&peers, now);
+            }
+            Report::Applied { generation, result: Ok(plane) } => {
+                tracing::debug!(generation, up = plane.is_some(), "the kernel is as wanted");
+                if self.health.clear(code::KERNEL) {
+                    self.tell_health();
+                }
+                self.follow_plane(plane);
+                self.chores.cancel(Chore::Reapply);
+                if self.plane.is_some() {
+                    self.chores.ask(Chore::CheckFirewall, now);
+                } else if !self.node.desired().up {
+                    self.waiting_for_down.drain(..).for_each(|answer| answer(Ok(())));
+                }
+            }
+            Report::Applied { generation: _, result: Err(error) } => {
+                let text = error.to_string();
+                if !self.node.desired().up {
+                    let refusal = || Refusal::Failed(text.clone());
+                    self.waiting_for_down.drain(..).for_each(|answer| answer(Err(refusal())));
+                }
+                if self.health.set(code::KERNEL, text.clone()) {
+                    self.tell(Notify { err_message: Some(text), ..Notify::default() });
+                    self.tell_health();
+                }
+                self.chores.ask(Chore::Reapply, now);
+            }
+            Report::Switched(switches) => {
+                self.state.forwarding = switches;
+                self.save();
+            }
+            Report::Firewall(result) => {
+                let changed = match result {
+                    Ok(()) => self.health.clear(code::FIREWALL),
+                    Err(text) => self.health.set(code::FIREWALL, text),
+                };
+                if changed {
+                    self.tell_health();
+                }
+            }
+            Report::Trouble(text) => tracing::warn!("{text}"),
+        }
+    }
+
+    /// Takes note of what is in the kernel. Peers' pings are answered on the device as long as it is there.
+    fn follow_plane(&mut self, plane: Option<Plane>) {
+        if plane != self.plane {
+            let device = self.config.device.clone();
+            self.tsmp = plane.as_ref().map(|_| Task(tokio::spawn(tunnel::answer_tsmp(device))));
+        }
+        self.plane = plane;
+    }
+
+    /// Something of the kernel's network changed: ours is put back, the underlay is read again.
+    pub(crate) fn on_netlink(&mut self, event: &netlink::Event, now: Instant) {
+        let own = self.plane.as_ref().map(|plane| plane.link);
+        if underlay::concerns(event, own) {
+            self.chores.ask(Chore::ReadUnderlay, now);
+        }
+        let is_ours = match event {
+            netlink::Event::LinkRemoved(link) => Some(link.index) == own,
+            netlink::Event::RuleRemoved(rule) => rule.protocol == dataplane::PROTOCOL,
+            netlink::Event::RouteRemoved(route) => route.protocol == dataplane::PROTOCOL,
+            _ => false,
+        };
+        if is_ours && own.is_some() && self.node.desired().up {
+            self.chores.ask(Chore::Reapply, now);
+        }
+    }
+
+    /// The underlay was read again.
+    pub(crate) fn on_underlay(&mut self, snapshot: Snapshot, now: Instant) {
+        if snapshot == self.underlay {
+            return;
+        }
+        tracing::info!(devices = ?snapshot.devices, "the underlay changed");
+        if snapshot.devices != self.underlay.devices {
+            self.order(Command::Underlay(snapshot.devices.keys().copied().collect()));
+        }
+        if snapshot.underlay != self.underlay.underlay {
+            self.node.handle_underlay(snapshot.underlay.clone(), now);
+            self.login.reconnect();
+        }
+        self.underlay = snapshot;
+    }
+
+    /// A name was looked up.
+    pub(crate) fn on_resolved(&mut self, host: &str, addresses: &[IpAddr], now: Instant) {
+        self.node.handle_resolved(host, addresses, now);
+    }
+
+    /// A deadline passed.
+    pub(crate) fn on_timer(&mut self, now: Instant) {
+        self.node.handle_timeout(now);
+        while let Some(chore) = self.chores.pop(now) {
+            match chore {
+                Chore::SaveNetmap => self.save_netmap(),
+                Chore::ReadUnderlay => self.read_underlay(),
+                Chore::Reapply => self.apply_desired(),
+                Chore::CheckFirewall => {
+                    self.order(Command::CheckFirewall);
+                    if self.plane.is_some() {
+                        self.chores.ask(Chore::CheckFirewall, now);
+                    }
+                }
+                Chore::LogoutUnheard => self.logged_out(now),
+            }
+        }
+    }
+
+    fn read_underlay(&self) {
+        let (handle, device, inputs) =
+            (self.netlink.clone(), self.config.device.clone(), self.inputs.clone());
+        tokio::spawn(async move {
+            match underlay::read(&handle, &device).await {
+                // A loop that has ended needs no answer.
+                Ok(snapshot) => _ = inputs.send(Input::Underlay(snapshot)).await,
+                Err(error) => tracing::warn!(%error, "the underlay cannot be read"),
+            }
+        });
+    }
+
+    /// Stores the state; a failure is a health warning, because what runs goes on running.
+    pub(crate) fn save(&mut self) {
+        let changed = match self.store.save(&self.state) {
+            Ok(()) => self.health.clear(code::STATE),
+            Err(error) => self.health.set(code::STATE, error.to_string()),
+        };
+        if changed {
+            self.tell_health();
+        }
+    }
+
+    /// Writes the netmap beside the state, in the background.
+    fn save_netmap(&self) {
+        let Some(map) = self.node.cached_map() else { return };
+        let file = self.store.netmap_file();
+        tokio::task::spawn_blocking(move || {
+            let written = serde_json::to_vec(&map).map_err(std::io::Error::from);
+            if let Err(error) = written.and_then(|bytes| write_atomically(&file, &bytes)) {
+                tracing::warn!(%error, "the netmap cannot be cached; a restart will wait for control");
+            }
+        });
+    }
+
+    /// Tells every watcher of the bus.
+    pub(crate) fn tell(&self, notify: Notify) {
+        // Nobody watching is fine.
+        _ = self.bus.send(Arc::new(notify));
+    }
+
+    pub(crate) fn tell_health(&mut self) {
+        let health = self.health.state(self.node.health(), Timestamp::now());
+        self.tell(Notify { health: Some(health), ..Notify::default() });
+    }
+
+    /// The specification of our device as it should be now.
+    pub(crate) fn device_spec(&self) -> device::Spec {
+        device::Spec {
+            name: self.config.device.clone(),
+            mode: self.config.wireguard,
+            key: self.state.node_key.clone(),
+            port: self.port(),
+            embedded_command: self.config.embedded_command.clone(),
+            embedded_log: self.config.state_dir.join("wireguard.log"),
+        }
+    }
+
+    /// Ends the daemon. The data plane stays.
+    ///
+    /// # Errors
+    /// None today; the loop returns what it returns.
+    pub(crate) fn stop(&mut self, why: &str) -> Result<(), Error> {
+        tracing::info!(why, version = local_api::VERSION, "the node stops; its data plane stays");
+        if self.chores.cancel(Chore::SaveNetmap)
+            && let Some(map) = self.node.cached_map()
+            && let Ok(bytes) = serde_json::to_vec(&map)
+        {
+            // Losing the cache costs a second at the next start.
+            _ = write_atomically(&self.store.netmap_file(), &bytes);
+        }
+        _ = std::fs::remove_file(&self.config.socket);
+        Ok(())
+    }
+}

@@ -1,0 +1,123 @@
+//! The event loop: every input of the daemon in one closed enum, taken one at a time, handed on, and drained.
+//!
+//! Tasks that wait for something slow (connections, netlink, name lookups) end in this enum too. Deliberately not here: what
+//! an input does; each kind has its method of [`Daemon`].
+
+use std::io;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use netlink::Watch;
+use tokio::signal::unix::Signal;
+use tokio::sync::mpsc;
+use tokio::time::sleep_until;
+use types::RegionId;
+
+use crate::daemon::Daemon;
+use crate::local_api::Request;
+use crate::sockets::{Controller, Datagram, FromKernel, Loopback};
+use crate::underlay::Snapshot;
+use crate::{Error, control, derp, kernel};
+
+/// Everything that can happen to the daemon.
+pub(crate) enum Input {
+    /// The control client has something to say. The number names the client: an old one's last words are not heard.
+    Control(u64, control::Event),
+    /// DISCO and STUN came in.
+    Datagrams(Vec<Datagram>),
+    /// The kernel's WireGuard wants packets carried over DERP.
+    FromKernel(Vec<FromKernel>),
+    /// A DERP region has something to say.
+    Derp(RegionId, derp::Event),
+    /// The kernel's writer reports.
+    Kernel(kernel::Report),
+    /// Something of the kernel's network changed.
+    Netlink(netlink::Event),
+    /// The underlay was read again.
+    Underlay(Snapshot),
+    /// Somebody asks something through the local API.
+    Request(Request),
+    /// A name was looked up.
+    Resolved(String, Vec<IpAddr>),
+    /// A deadline passed.
+    Timer,
+    /// The daemon shall end; why.
+    Stop(&'static str),
+}
+
+/// Where inputs come from.
+pub(crate) struct Sources {
+    /// From every task.
+    pub(crate) tasks: mpsc::Receiver<Input>,
+    /// From the local API.
+    pub(crate) requests: mpsc::Receiver<Request>,
+    /// DISCO and STUN.
+    pub(crate) controller: Controller,
+    /// Packets for DERP.
+    pub(crate) loopback: Arc<Loopback>,
+    /// Changes of the kernel's network.
+    pub(crate) netlink: Watch,
+    /// SIGTERM.
+    pub(crate) terminate: Signal,
+    /// SIGINT.
+    pub(crate) interrupt: Signal,
+}
+
+impl Sources {
+    /// The next input; [`Input::Timer`] at `deadline`.
+    async fn next(&mut self, deadline: Option<Instant>) -> Result<Input, Error> {
+        let timer = async {
+            match deadline {
+                Some(at) => sleep_until(at.into()).await,
+                None => std::future::pending().await,
+            }
+        };
+        Ok(tokio::select! {
+            Some(input) = self.tasks.recv() => input,
+            Some(request) = self.requests.recv() => Input::Request(request),
+            batch = self.controller.receive() => Input::Datagrams(batch.map_err(lost("the DISCO socket"))?),
+            batch = self.loopback.receive() => Input::FromKernel(batch.map_err(lost("the loopback socket"))?),
+            event = self.netlink.next() => {
+                Input::Netlink(event.map_err(|error| Error::system("watching the kernel's network", error))?)
+            }
+            _ = self.terminate.recv() => Input::Stop("SIGTERM"),
+            _ = self.interrupt.recv() => Input::Stop("SIGINT"),
+            () = timer => Input::Timer,
+        })
+    }
+}
+
+fn lost(what: &'static str) -> impl Fn(io::Error) -> Error {
+    move |error| Error::system(format!("receiving from {what}"), error)
+}
+
+/// Runs until an input says stop.
+///
+/// # Errors
+/// When a socket the daemon cannot do without breaks.
+pub(crate) async fn run(mut daemon: Daemon, mut sources: Sources) -> Result<(), Error> {
+    daemon.drain(Instant::now());
+    loop {
+        let input = sources.next(daemon.next_deadline()).await?;
+        let now = Instant::now();
+        match input {
+            Input::Control(client, event) => daemon.on_control(client, event, now),
+            Input::Datagrams(batch) => daemon.on_datagrams(&batch, now),
+            Input::FromKernel(batch) => daemon.on_loopback(batch, now),
+            Input::Derp(region, event) => daemon.on_derp(region, event, now),
+            Input::Kernel(report) => daemon.on_kernel(report, now),
+            Input::Netlink(event) => daemon.on_netlink(&event, now),
+            Input::Underlay(snapshot) => daemon.on_underlay(snapshot, now),
+            Input::Request(Request::Shutdown { reply }) => {
+                _ = reply.send(());
+                return daemon.stop("a request to shut down");
+            }
+            Input::Request(request) => daemon.on_request(request, now),
+            Input::Resolved(host, addresses) => daemon.on_resolved(&host, &addresses, now),
+            Input::Timer => daemon.on_timer(now),
+            Input::Stop(why) => return daemon.stop(why),
+        }
+        daemon.drain(now);
+    }
+}

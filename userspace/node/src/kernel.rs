@@ -1,0 +1,344 @@
+//! The kernel's only writer: a thread that takes commands from the event loop, one at a time, and reports back.
+//!
+//! Netlink calls, `nft` and map updates take milliseconds; DISCO answers must not wait for them. Of several wanted states in
+//! a row only the last is applied. While the node is down there is no device, no program, no rule. Ending the thread leaves
+//! everything as it is. Deliberately not here: what the kernel should be (`node-core`), when to try again (the loop asks).
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+
+use dataplane::{Applier, Count, Mechanism, Programs, Settings, TraceReader, TraceSettings};
+use netlink::wireguard::Wireguard;
+use netlink::{Handle, Mark};
+use node_core::{Desired, ObservedPeer};
+use tokio::sync::{mpsc, oneshot};
+use types::NodePublic;
+
+use crate::Error;
+use crate::device::{self, Spec};
+use crate::event_loop::Input;
+use crate::router::{MARK_MASK, Router};
+use crate::sockets::BYPASS_MARK;
+
+/// What the event loop asks for.
+pub(crate) enum Command {
+    /// Make the kernel this; `up: false` takes everything away.
+    Apply(Box<Desired>),
+    /// Move one peer's endpoint.
+    Endpoint(NodePublic, SocketAddr),
+    /// Dump the device.
+    Observe,
+    /// These are the underlay's devices now.
+    Underlay(BTreeSet<u32>),
+    /// Take everything away, also what an earlier run left.
+    Remove,
+    /// Our key changed: the next [`Command::Apply`] works with this.
+    Respec(Box<Spec>),
+    /// Put the firewall's table back if somebody flushed it.
+    CheckFirewall,
+    /// Read the programs' counters; none while there are no programs.
+    Counters(oneshot::Sender<Vec<Count>>),
+    /// Switch the trace on and hand over its reader, or off.
+    Trace(Option<TraceSettings>, oneshot::Sender<Result<Option<TraceReader>, String>>),
+}
+
+/// What the thread tells the event loop.
+pub(crate) enum Report {
+    /// A wanted state was applied, or not.
+    Applied {
+        /// Which; 0 for a removal.
+        generation: u64,
+        /// What is there now, `None` after going down; or why it is not what was wanted.
+        result: Result<Option<Plane>, Error>,
+    },
+    /// A dump of the device; empty when there is none.
+    Observed(Vec<ObservedPeer>),
+    /// These forwarding switches had to be switched on; to be remembered until we go down.
+    Switched(Vec<String>),
+    /// What became of the firewall's table.
+    Firewall(Result<(), String>),
+    /// Something small failed: for the log.
+    Trouble(String),
+}
+
+/// What is in the kernel, for `status`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Plane {
+    /// The device's interface index.
+    pub(crate) link: u32,
+    /// `kernel` or `embedded`.
+    pub(crate) wireguard: &'static str,
+    /// `tcx` or `clsact`.
+    pub(crate) attach: &'static str,
+}
+
+/// The thread's state.
+pub(crate) struct Kernel {
+    handle: Handle,
+    spec: Spec,
+    settings: Settings,
+    controller_port: u16,
+    router: Router,
+    /// Forwarding switches that this node has switched on, now or in an earlier run.
+    switched: Vec<String>,
+    underlay: BTreeSet<u32>,
+    /// While we are up.
+    plane: Option<(Applier, Plane)>,
+}
+
+/// What a writer is started with.
+pub(crate) struct Options {
+    /// The device.
+    pub(crate) spec: Spec,
+    /// Our own routing table.
+    pub(crate) table: u32,
+    /// Priority of our first rule.
+    pub(crate) rule_priority: u32,
+    /// The port of the sockets that `steer` delivers to.
+    pub(crate) controller_port: u16,
+    /// Forwarding switches that an earlier run has switched on.
+    pub(crate) switched: Vec<String>,
+}
+
+/// Starts the thread; it ends when the returned sender is gone. Nothing is touched before the first command.
+///
+/// # Errors
+/// When the machine has no thread or socket left.
+pub(crate) fn start(
+    options: Options,
+    inputs: mpsc::Sender<Input>,
+) -> Result<mpsc::UnboundedSender<Command>, Error> {
+    let failed = |error: std::io::Error| Error::system("starting the kernel's writer", error);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
+    let (sender, commands) = mpsc::unbounded_channel();
+    let work = move || {
+        runtime.block_on(async {
+            match Handle::open() {
+                Ok(handle) => Kernel::new(handle, options).run(commands, inputs).await,
+                Err(error) => tracing::error!(%error, "the kernel cannot be changed"),
+            }
+        });
+    };
+    std::thread::Builder::new().name("kernel".into()).spawn(work).map_err(failed)?;
+    Ok(sender)
+}
+
+impl Kernel {
+    fn new(handle: Handle, options: Options) -> Self {
+        let Options { spec, table, rule_priority, controller_port, switched } = options;
+        let bypass = Mark { value: BYPASS_MARK, mask: MARK_MASK };
+        let settings = Settings { table, rule_priority, bypass };
+        let router = Router::new(&spec.name);
+        let (underlay, plane) = (BTreeSet::new(), None);
+        Self { handle, spec, settings, controller_port, router, switched, underlay, plane }
+    }
+
+    /// Works until the event loop is gone.
+    async fn run(mut self, mut commands: mpsc::UnboundedReceiver<Command>, inputs: mpsc::Sender<Input>) {
+        let mut next = None;
+        loop {
+            let command = match next.take() {
+                Some(command) => command,
+                None => match commands.recv().await {
+                    Some(command) => command,
+                    None => return,
+                },
+            };
+            if matches!(command, Command::Apply(_)) {
+                // A newer wanted state right behind this one makes it pointless.
+                next = commands.try_recv().ok();
+                if matches!(next, Some(Command::Apply(_))) {
+                    continue;
+                }
+            }
+            for report in self.obey(command).await {
+                if inputs.send(Input::Kernel(report)).await.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+
+    async fn obey(&mut self, command: Command) -> Vec<Report> {
+        match command {
+            Command::Apply(desired) => self.apply(&desired).await,
+            Command::Remove => self.apply(&Desired::default()).await,
+            Command::Endpoint(peer, endpoint) => {
+                let Some((applier, _)) = &mut self.plane else { return Vec::new() };
+                trouble(applier.set_endpoint(peer, endpoint).await)
+            }
+            Command::Observe => vec![self.observe().await],
+            Command::Underlay(devices) => {
+                self.underlay = devices;
+                self.attach_underlay()
+            }
+            Command::Respec(spec) => {
+                self.spec = *spec;
+                // The device is opened anew by the next wanted state, and gets the key then.
+                self.plane = None;
+                Vec::new()
+            }
+            Command::CheckFirewall => vec![firewall(self.router.repair().await)],
+            Command::Counters(reply) => {
+                let counts = self.programs().map(|programs| programs.counters());
+                // Who asked may have given up.
+                _ = reply.send(counts.and_then(Result::ok).unwrap_or_default());
+                Vec::new()
+            }
+            Command::Trace(settings, reply) => {
+                _ = reply.send(self.trace(settings.as_ref()));
+                Vec::new()
+            }
+        }
+    }
+
+    fn programs(&mut self) -> Option<&mut Programs> {
+        self.plane.as_mut().map(|(applier, _)| applier.programs())
+    }
+
+    async fn apply(&mut self, desired: &Desired) -> Vec<Report> {
+        let generation = desired.generation;
+        if !desired.up {
+            let result = self.take_away().await.map(|()| None);
+            return vec![Report::Applied { generation, result }];
+        }
+        let mut reports = Vec::new();
+        // The guard stands before the first packet can come; without it the node still works.
+        match self.router.apply(desired).await {
+            Ok(switched) if switched.is_empty() => reports.push(firewall(Ok(()))),
+            Ok(switched) => {
+                self.switched.extend(switched);
+                reports.push(Report::Switched(self.switched.clone()));
+            }
+            Err(error) => reports.push(firewall(Err(error))),
+        }
+        let result = self.make(desired).await.map(Some);
+        if result.is_err() && !matches!(self.handle.link(&self.spec.name).await, Ok(Some(_))) {
+            // Somebody deleted the device: the next attempt makes it anew.
+            self.plane = None;
+        }
+        reports.push(Report::Applied { generation, result });
+        reports.extend(self.attach_underlay());
+        reports
+    }
+
+    async fn make(&mut self, desired: &Desired) -> Result<Plane, Error> {
+        if self.plane.is_none() {
+            self.plane = Some(self.open().await?);
+        }
+        let Some((applier, plane)) = &mut self.plane else { unreachable!("it was opened just now") };
+        applier.apply(desired).await.map_err(|failure| match failure.cause {
+            // A kernel WireGuard asks for its port when it is brought up.
+            dataplane::Cause::Netlink(error) if error.is_taken() => {
+                device::port_in_use(self.spec.port, &error)
+            }
+            _ => Error::system("changing the data plane", failure),
+        })?;
+        Ok(plane.clone())
+    }
+
+    /// Finds or makes programs and device. The filter denies everything until one is swapped in.
+    async fn open(&self) -> Result<(Applier, Plane), Error> {
+        let mut programs = load(&self.spec.name)?;
+        programs.set_ports(self.spec.port, self.controller_port).map_err(programs_error)?;
+        let wireguard = device::find_or_make(&self.handle, &self.spec).await?;
+        let link = self.link_index(&wireguard).await?;
+        programs.attach_tunnel(link).map_err(programs_error)?;
+        let plane = Plane { link, wireguard: device::backend_name(&wireguard), attach: mechanism() };
+        Ok((Applier::new(self.handle.clone(), wireguard, programs, self.settings.clone()), plane))
+    }
+
+    async fn link_index(&self, wireguard: &Wireguard) -> Result<u32, Error> {
+        let link = self.handle.link(wireguard.name()).await;
+        let link = link.map_err(|error| Error::system("looking for the device", error))?;
+        let gone = || Error::system("looking for the device", "it is gone");
+        link.map(|link| link.index).ok_or_else(gone)
+    }
+
+    fn attach_underlay(&mut self) -> Vec<Report> {
+        let devices = self.underlay.clone();
+        let Some(programs) = self.programs() else { return Vec::new() };
+        devices.into_iter().flat_map(|device| trouble(programs.attach_underlay(device))).collect()
+    }
+
+    async fn observe(&self) -> Report {
+        let peers = match &self.plane {
+            Some((applier, _)) => applier.peers().await.map_err(|error| error.to_string()),
+            // At start: what an earlier run left, before anything is changed.
+            None => self.peers_of_earlier_run().await.map_err(|error| error.to_string()),
+        };
+        match peers {
+            Ok(peers) => Report::Observed(peers),
+            Err(error) => Report::Trouble(format!("the WireGuard device cannot be read: {error}")),
+        }
+    }
+
+    async fn peers_of_earlier_run(&self) -> Result<Vec<ObservedPeer>, Error> {
+        let Some(wireguard) = device::find(&self.handle, &self.spec).await? else { return Ok(Vec::new()) };
+        let peers = dataplane::peers(&wireguard).await;
+        peers.map_err(|error| Error::system("reading the device", error))
+    }
+
+    /// Removes device, routes, rules, firewall and programs.
+    async fn take_away(&mut self) -> Result<(), Error> {
+        let step = |what: &'static str| move |error: netlink::Error| Error::system(what, error);
+        if let Some((mut applier, _)) = self.plane.take() {
+            // Rules do not go with the device.
+            let down = Desired { mtu: types::overlay::MTU, ..Desired::default() };
+            applier
+                .apply(&down)
+                .await
+                .map_err(|failure| Error::system("taking the data plane away", failure))?;
+        } else {
+            dataplane::remove_rules(&self.handle).await.map_err(step("removing rules"))?;
+        }
+        if device::find(&self.handle, &self.spec).await?.is_some() {
+            device::remove(&self.handle, &self.spec.name).await.map_err(step("removing the device"))?;
+        }
+        Programs::remove_all(&self.spec.name).map_err(programs_error)?;
+        match self.router.remove(&self.switched).await {
+            // Without `nft` there never was a table.
+            Ok(()) | Err(netlink::Error::NoNft) => self.switched.clear(),
+            Err(error) => return Err(Error::system("removing the firewall table", error)),
+        }
+        Ok(())
+    }
+
+    fn trace(&mut self, settings: Option<&TraceSettings>) -> Result<Option<TraceReader>, String> {
+        let programs = self.programs().ok_or("the node is down: there is nothing to trace")?;
+        programs.trace(settings).map_err(|error| error.to_string())?;
+        let reader = settings.map(|_| programs.trace_reader()).transpose();
+        reader.map_err(|error| error.to_string())
+    }
+}
+
+fn load(device: &str) -> Result<Programs, Error> {
+    Programs::load_or_adopt(device).map_err(programs_error)
+}
+
+/// The kinds that a person can do something about get the daemon's own exit codes.
+fn programs_error(error: dataplane::Error) -> Error {
+    match error {
+        dataplane::Error::NotPermitted { .. } => Error::Privilege(error.to_string()),
+        dataplane::Error::NoBpfFs(_) | dataplane::Error::Load(_) => Error::Kernel {
+            what: error.to_string(),
+            remedy: "see README.md for the kernels that are supported".into(),
+        },
+        _ => Error::system("eBPF", error),
+    }
+}
+
+fn mechanism() -> &'static str {
+    match Mechanism::of_kernel() {
+        Mechanism::Tcx => "tcx",
+        Mechanism::Clsact => "clsact",
+    }
+}
+
+fn firewall(result: netlink::Result<()>) -> Report {
+    Report::Firewall(result.map_err(|error| error.to_string()))
+}
+
+fn trouble<E: std::fmt::Display>(result: Result<(), E>) -> Vec<Report> {
+    result.err().map(|error| Report::Trouble(error.to_string())).into_iter().collect()
+}
