@@ -263,7 +263,8 @@ impl Daemon {
     fn follow_plane(&mut self, plane: Option<Plane>) {
         if plane != self.plane {
             let device = self.config.device.clone();
-            self.tsmp = plane.as_ref().map(|_| Task(tokio::spawn(tunnel::answer_tsmp(device))));
+            self.tsmp =
+                plane.as_ref().map(|_| Task(tokio::spawn(async move { tunnel::answer_tsmp(&device).await })));
         }
         self.plane = plane;
     }
