@@ -1,0 +1,50 @@
+//! What the tests of the kernel programs share: packets, cases, namespaces, and the measurement that `bench` prints.
+//!
+//! The cases are data: `tests/host.rs` judges them with `packet` and the compiled tables, `tests/kernel.rs` runs the same
+//! bytes through the loaded programs. Tests that need root print a line beginning with `SKIPPED:` without it.
+
+pub mod cases;
+pub mod cost;
+pub mod namespace;
+pub mod packets;
+pub mod tables;
+
+use dataplane::{Program, Programs, Reason, Verdict};
+
+/// Says why a test cannot run here; tests return then.
+pub fn skipped(test: &str) -> bool {
+    if nix::unistd::geteuid().is_root() {
+        return false;
+    }
+    println!("SKIPPED: {test}: eBPF programs and network namespaces need root");
+    true
+}
+
+/// Runs a packet (from its IP header on) through a program and says what it decided: the counter that moved. None if no
+/// counter moved, which means "not ours" and a pass.
+pub fn judge(programs: &Programs, program: Program, packet: &[u8]) -> Option<Reason> {
+    let before = counts(programs, program);
+    let frame = packets::ethernet(packet);
+    let (code, _) = programs.test_run(program, &frame, 1).expect("the kernel runs the packet");
+    let after = counts(programs, program);
+    let moved: Vec<Reason> = Reason::ALL
+        .into_iter()
+        .filter(|reason| after[*reason as usize] != before[*reason as usize])
+        .collect();
+    assert!(moved.len() <= 1, "one packet counted twice: {moved:?}");
+    let reason = moved.first().copied();
+    let dropped = reason.is_some_and(|reason| reason.verdict() == Verdict::Drop);
+    assert_eq!(code, if dropped { 2 } else { -1 }, "{reason:?} has its verdict");
+    reason
+}
+
+/// Packets counted by a program, by reason.
+pub fn counts(programs: &Programs, program: Program) -> [u64; Reason::ALL.len()] {
+    let mut by_reason = [0; Reason::ALL.len()];
+    for count in programs.counters().expect("counters can be read") {
+        if count.program == program {
+            by_reason[count.reason as usize] = count.packets;
+        }
+    }
+    by_reason
+}
