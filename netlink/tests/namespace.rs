@@ -266,11 +266,8 @@ fn a_table_is_replaced_as_a_whole_or_not_at_all() {
         return;
     }
     let site = Site::new();
-    let ruleset = |counter: &str| {
-        format!(
-            "counter {counter} {{}}\nchain input {{ type filter hook input priority 0; counter name {counter}; }}"
-        )
-    };
+    let ruleset =
+        |chain: &str| format!("chain {chain} {{ type filter hook input priority 0; policy accept; }}");
     let (first, second) = (ruleset("first"), ruleset("second"));
     site.run(|| async move {
         let table = Table::new(TableFamily::Inet, "underpass_test");

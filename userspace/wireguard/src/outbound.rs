@@ -12,13 +12,16 @@ use tun_rs::{IDEAL_BATCH_SIZE, SyncDevice, VIRTIO_NET_HDR_LEN};
 use crate::device::Device;
 use crate::peer::Peer;
 
-/// Largest packet a TUN device hands over whole, and largest after segmentation.
+/// Largest packet a TUN device hands over whole.
 const SUPER_PACKET: usize = VIRTIO_NET_HDR_LEN + 65_535;
+
+/// Room beyond the MTU in the buffers of a super-packet's parts: enough that they do not all start in the same cache set.
+const ROOM: usize = 192;
 
 /// Runs until the TUN device is gone; returns why.
 pub(crate) fn run(device: &Device, tun: &SyncDevice, mtu: u16) -> io::Error {
     let mut raw = vec![0; SUPER_PACKET];
-    let mut packets = vec![vec![0; usize::from(u16::MAX)]; IDEAL_BATCH_SIZE];
+    let mut packets = vec![vec![0; usize::from(mtu) + ROOM]; IDEAL_BATCH_SIZE];
     let mut lengths = vec![0; IDEAL_BATCH_SIZE];
     let mut burst = Burst { sealed: Vec::with_capacity(IDEAL_BATCH_SIZE), to: None };
     let mut mtu = MtuWatcher::new(mtu);

@@ -240,6 +240,44 @@ fn packets_wait_for_the_handshake_and_are_all_delivered() {
 }
 
 #[test]
+fn the_kernels_wireguard_is_a_peer_like_any_other() {
+    let test = "the_kernels_wireguard_is_a_peer_like_any_other";
+    if !can_run(test) {
+        return;
+    }
+    let (a, b) = Site::pair();
+    let a = End::new(a, "ka", "100.64.0.1/24");
+    let ours = a.key();
+    let created = b.run(move || async move {
+        let handle = Handle::open().unwrap();
+        let link = match handle.create_wireguard("wg0").await {
+            Ok(link) => link,
+            Err(error) => return Err(error),
+        };
+        let device = Wireguard::open(&handle, "wg0").await?;
+        let private_key = Some(PrivateKey([5; 32]));
+        device.configure(&DeviceChange { private_key, listen_port: Some(51820), fwmark: None }).await?;
+        let (endpoint, allowed_ips) =
+            ("192.0.2.1:51820".parse().ok(), vec!["100.64.0.1/32".parse().unwrap()]);
+        device.apply(&[PeerChange::Set { key: ours, endpoint, allowed_ips, keepalive: 0 }]).await?;
+        handle.add_address(&Address { link: link.index, net: "100.64.0.2/24".parse().unwrap() }).await?;
+        handle.set_link("wg0", &LinkChange { up: Some(true), ..LinkChange::default() }).await?;
+        Ok(PublicKey(x25519_dalek::PublicKey::from(&StaticSecret::from([5; 32])).to_bytes()))
+    });
+    let key = match created {
+        Ok(key) => key,
+        Err(Error::NoKernelWireguard(_)) => return site::skipped(test, "this kernel has no WireGuard"),
+        Err(error) => panic!("{error}"),
+    };
+    let allowed_ips = vec!["100.64.0.2/32".parse().unwrap()];
+    a.apply(vec![PeerChange::Set { key, endpoint: None, allowed_ips, keepalive: 0 }]);
+    // The kernel begins, as the embedded one does not know where it is.
+    b.ping("100.64.0.1");
+    a.site.ping("100.64.0.2");
+    assert_eq!(a.device().peers[0].endpoint, Some("192.0.2.2:51820".parse().unwrap()));
+}
+
+#[test]
 fn a_port_in_use_is_refused_and_the_old_one_kept() {
     if !can_run("a_port_in_use_is_refused_and_the_old_one_kept") {
         return;
