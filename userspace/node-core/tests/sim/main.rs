@@ -3,6 +3,9 @@
 //!
 //! `world` moves everything; `kernel`, `nat` are what it is made of; the rest are the tests.
 
+#![expect(clippy::unwrap_used, reason = "a test that panics has failed")]
+
+mod alone;
 mod kernel;
 mod nat;
 mod pairs;
