@@ -70,7 +70,7 @@ impl Kernel {
         for (key, wanted) in &desired.peers {
             match self.peers.get_mut(key) {
                 Some(peer) if peer.endpoint != Some(wanted.endpoint) => {
-                    self.set_endpoint(*key, wanted.endpoint)
+                    self.set_endpoint(*key, wanted.endpoint);
                 }
                 Some(_) => {}
                 None => {

@@ -1,7 +1,7 @@
 //! Whole nodes against each other in virtual time: real `Node`s, a model of the kernel's WireGuard, NATs, DERP, STUN and
 //! control. The same seed gives the same run.
 //!
-//! `world` moves everything; `kernel`, `nat` are what it is made of; the rest are the tests.
+//! `world` has the hosts and the clock, `traffic` moves everything, `kernel` and `nat` are models; the rest are the tests.
 
 #![expect(clippy::unwrap_used, reason = "a test that panics has failed")]
 
@@ -10,5 +10,6 @@ mod kernel;
 mod nat;
 mod pairs;
 mod restart;
+mod traffic;
 mod traps;
 mod world;

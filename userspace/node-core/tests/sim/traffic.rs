@@ -1,0 +1,211 @@
+//! Traffic: everything on its way, and what nodes and kernels do with it.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use node_core::{Carry, DerpState, Event, FromDerp, Slot, Transmit};
+use types::{NodePublic, RegionId};
+use wire::control::{MapResponse, PeerChange};
+
+use crate::kernel::Packet;
+use crate::world::{CONTROL_DELAY, DERP_DELAY, LOOPBACK_PORT, World};
+
+/// What travels by UDP.
+#[derive(Clone, Debug)]
+pub(crate) enum Payload {
+    Bytes(Vec<u8>),
+    WireGuard { from: NodePublic, to: NodePublic, packet: Packet },
+}
+
+#[derive(Debug)]
+pub(crate) enum Delivery {
+    Udp { from: SocketAddr, to: SocketAddr, payload: Payload },
+    Derp { host: usize, region: RegionId, from: NodePublic, payload: Payload },
+    Map { host: usize, map: Box<MapResponse> },
+    DerpUp { host: usize, region: RegionId },
+}
+
+impl World {
+    pub(crate) fn deliver(&mut self, delivery: Delivery) {
+        let now = self.now;
+        match delivery {
+            Delivery::Udp { from, to, payload } => self.deliver_udp(from, to, payload),
+            Delivery::Map { host, map } => {
+                if self.hosts[host].is_up {
+                    self.hosts[host].node.handle_map(*map, now);
+                    self.drain(host);
+                }
+            }
+            Delivery::DerpUp { host, region } => {
+                self.hosts[host].node.handle_derp_state(region, DerpState::Connected, now);
+                self.drain(host);
+            }
+            Delivery::Derp { host, region, from, payload } => {
+                if !self.hosts[host].derp.contains(&region) {
+                    return;
+                }
+                let node = &mut self.hosts[host].node;
+                let (bytes, packet) = match payload {
+                    Payload::Bytes(bytes) => (bytes, None),
+                    Payload::WireGuard { packet, .. } => (vec![1, 0, 0, 0], Some(packet)),
+                };
+                let verdict = node.handle_derp(region, from, &bytes, now);
+                if let (FromDerp::Deliver(slot), Some(packet)) = (verdict, packet) {
+                    self.receive(host, from, SocketAddr::new(slot.ip().into(), LOOPBACK_PORT), packet);
+                }
+                self.drain(host);
+            }
+        }
+    }
+
+    fn deliver_udp(&mut self, from: SocketAddr, to: SocketAddr, payload: Payload) {
+        let now = self.now;
+        if matches!(to.ip(), IpAddr::V4(ip) if ip.octets()[..3] == [198, 51, 100]) {
+            let Payload::Bytes(bytes) = payload else { return };
+            let tx_id = wire::stun::decode_request(&bytes).unwrap();
+            self.travel(to, from, Payload::Bytes(wire::stun::encode_response(tx_id, from)));
+            return;
+        }
+        for index in 0..self.hosts.len() {
+            let host = &mut self.hosts[index];
+            if host.nat.public(host.inside).ip() != to.ip() {
+                continue;
+            }
+            if host.nat.inbound(from, to, now) != Some(host.inside) {
+                return;
+            }
+            match payload {
+                Payload::Bytes(bytes) if host.is_up => host.node.handle_datagram(from, &bytes, now),
+                Payload::WireGuard { from: key, to, packet } if !host.drops_wireguard && to == host.key => {
+                    self.receive(index, key, from, packet);
+                }
+                _ => {}
+            }
+            self.drain(index);
+            return;
+        }
+    }
+
+    fn receive(&mut self, index: usize, from: NodePublic, source: SocketAddr, packet: Packet) {
+        let (now, wall) = (self.now, self.wall());
+        if let Some(id) = self.hosts[index].kernel.receive(from, source, packet, wall, now) {
+            self.arrived.entry(id).or_insert(now);
+        }
+    }
+
+    /// Does what a host's node and kernel want done.
+    pub(crate) fn drain(&mut self, index: usize) {
+        loop {
+            let host = &mut self.hosts[index];
+            if let Some((to, endpoint, packet)) = host.kernel.out.pop() {
+                self.kernel_sends(index, to, endpoint, packet);
+            } else if !host.is_up {
+                return;
+            } else if let Some(transmit) = host.node.poll_transmit() {
+                match transmit {
+                    Transmit::Udp { to, bytes } => {
+                        host.controller_sent += 1;
+                        self.udp(index, to, Payload::Bytes(bytes));
+                    }
+                    Transmit::Derp { region, to, bytes } => {
+                        self.derp(index, region, to, Payload::Bytes(bytes));
+                    }
+                }
+            } else if let Some(event) = host.node.poll_event() {
+                self.handle_event(index, event);
+            } else {
+                return;
+            }
+        }
+    }
+
+    fn handle_event(&mut self, index: usize, event: Event) {
+        let now = self.now;
+        let host = &mut self.hosts[index];
+        match event {
+            Event::ObserveKernel => {
+                let dump = host.kernel.dump();
+                host.node.handle_kernel(&dump, now);
+            }
+            Event::DesiredChanged => host.kernel.apply(host.node.desired()),
+            Event::SetEndpoint { peer, endpoint } => host.kernel.set_endpoint(peer, endpoint),
+            Event::EndpointsChanged(endpoints) => {
+                host.endpoints = endpoints.iter().map(|endpoint| endpoint.addr).collect();
+                self.tell_others(index);
+            }
+            Event::NetInfoChanged => {
+                host.home = host.node.home().unwrap_or_default();
+                self.tell_others(index);
+            }
+            Event::ConnectDerp { region, .. } => {
+                host.derp.insert(region);
+                self.at(now + DERP_DELAY, Delivery::DerpUp { host: index, region });
+            }
+            Event::CloseDerp(region) => drop(host.derp.remove(&region)),
+            Event::PingResult { id, result } => drop(host.pings.insert(id, result)),
+            Event::BadMap(why) => panic!("bad map: {why}"),
+            _ => {}
+        }
+    }
+
+    /// Control passes on what a host reported.
+    fn tell_others(&mut self, index: usize) {
+        let node = self.wire_node(index);
+        let patch = PeerChange {
+            node_id: node.id,
+            endpoints: node.endpoints,
+            derp_region: node.home_derp,
+            ..PeerChange::default()
+        };
+        for host in (0..self.hosts.len()).filter(|host| *host != index) {
+            let map =
+                MapResponse { peers_changed_patch: vec![patch.clone()].into(), ..MapResponse::default() };
+            // After the map of the beginning.
+            let at = self.now.max(self.start + CONTROL_DELAY) + CONTROL_DELAY;
+            self.at(at, Delivery::Map { host, map: map.into() });
+        }
+    }
+
+    fn kernel_sends(&mut self, index: usize, to: NodePublic, endpoint: SocketAddr, packet: Packet) {
+        let host = &mut self.hosts[index];
+        let payload = Payload::WireGuard { from: host.key, to, packet };
+        let Some(slot) = Slot::from_ip(endpoint.ip()) else {
+            self.udp(index, endpoint, payload);
+            return;
+        };
+        if !host.is_up {
+            return;
+        }
+        match host.node.handle_loopback(slot, &[1, 0, 0, 0], self.now) {
+            Some(Carry::Derp { region, to: peer }) => {
+                assert_eq!(peer, to, "the slot is the peer's");
+                self.derp(index, region, to, payload);
+            }
+            Some(Carry::Direct(addr)) => self.udp(index, addr, payload),
+            None => {}
+        }
+    }
+
+    pub(crate) fn derp(&mut self, index: usize, region: RegionId, to: NodePublic, payload: Payload) {
+        let from = self.hosts[index].key;
+        if let Some(host) = self.hosts.iter().position(|host| host.key == to) {
+            self.at(self.now + 2 * DERP_DELAY, Delivery::Derp { host, region, from, payload });
+        }
+    }
+
+    fn udp(&mut self, index: usize, to: SocketAddr, payload: Payload) {
+        let now = self.now;
+        let host = &mut self.hosts[index];
+        if let Some(from) = host.nat.outbound(host.inside, to, now) {
+            self.travel(from, to, payload);
+        }
+    }
+
+    fn travel(&mut self, from: SocketAddr, to: SocketAddr, payload: Payload) {
+        if self.below(100) < self.loss {
+            return;
+        }
+        let delay = Duration::from_micros(10_000 + self.below(30_000));
+        self.at(self.now + delay, Delivery::Udp { from, to, payload });
+    }
+}
