@@ -79,7 +79,7 @@ impl FromStr for ServerUrl {
             Some(_) => return Err(error("the scheme is neither http nor https")),
             None => return Err(error("the scheme is missing")),
         };
-        if uri.path().trim_matches('/') != "" || uri.query().is_some() {
+        if !uri.path().trim_matches('/').is_empty() || uri.query().is_some() {
             return Err(error("it has a path"));
         }
         let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
