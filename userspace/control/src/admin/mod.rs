@@ -6,9 +6,11 @@
 
 mod api;
 mod client;
+mod server;
 
 pub use api::{
     ApproveNode, ApproveRoutes, CreateKey, CreateUser, CreatedKey, Failure, KeyInfo, KeyState, NodeInfo,
     PendingInfo, RenameNode, ServerInfo, UserInfo,
 };
 pub use client::{Client, ClientError};
+pub(crate) use server::{bind, serve};
