@@ -55,6 +55,11 @@ pub(crate) struct Login {
 }
 
 impl Login {
+    /// No login yet; `auth_key` is for the first one.
+    pub(crate) fn with_key(auth_key: Option<AuthKey>) -> Self {
+        Self { auth_key, ..Self::default() }
+    }
+
     /// The network changed: the connection is probably dead.
     pub(crate) fn reconnect(&self) {
         if let Some((_, client)) = &self.client {

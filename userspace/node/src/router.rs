@@ -140,7 +140,7 @@ fn ruleset(device: &str, desired: &Desired) -> String {
          chain leave {{\n    type filter hook postrouting priority filter; policy accept;\n{leave}}}\n\
          chain forward {{\n    type filter hook forward priority filter; policy accept;\n{forward}    \
          oifname \"{device}\" tcp flags & (syn | rst) == syn tcp option maxseg size set rt mtu\n}}\n\
-         chain masquerade {{\n    type nat hook postrouting priority srcnat; policy accept;\n    \
+         chain served {{\n    type nat hook postrouting priority srcnat; policy accept;\n    \
          meta mark & {MARK_MASK:#x} == {FORWARDED_MARK:#x} masquerade\n}}\n"
     );
     text

@@ -126,10 +126,7 @@ impl Assembly {
         };
         let kernel = kernel::start(options, inputs.clone())?;
         let clock = Clock { now: Instant::now(), wall: SystemTime::now() };
-        let login = Login {
-            auth_key: config_file.as_ref().and_then(|file| file.auth_key.clone()),
-            ..Login::default()
-        };
+        let login = Login::with_key(config_file.as_ref().and_then(|file| file.auth_key.clone()));
         Ok(Daemon {
             machine: Machine::read(state.machine_key.public()),
             node: Node::new(core_config(&state, port, loopback.port()), clock, random()),

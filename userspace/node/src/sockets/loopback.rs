@@ -145,7 +145,7 @@ mod tests {
         }
         block_on(async {
             let loopback = Loopback::open(0).unwrap();
-            let kernel = tokio::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+            let kernel = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
             let peer = Ipv4Addr::new(127, 64, 3, 7);
             let slot = Slot::from_ip(peer.into()).unwrap();
 
