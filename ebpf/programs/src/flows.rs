@@ -86,9 +86,10 @@ fn region_of(flow: &FlowKey, family: Family) -> u32 {
 #[inline(always)]
 fn next_place(region: u32) -> Option<&'static mut FlowKey> {
     let state = FLOW_REGION.get_ptr_mut(region)?;
+    // Not `Relaxed`: for that LLVM emits an add that returns nothing, and takes the operand for the old value.
     // SAFETY: a map value that lives as long as the program; only ever changed by this atomic add.
     let turn =
-        unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(&raw mut (*state).cursor, 1) } as u32;
+        unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::SeqCst }>(&raw mut (*state).cursor, 1) } as u32;
     let place = FLOW_RING.get_ptr_mut(region * FLOWS_PER_REGION + turn % FLOWS_PER_REGION)?;
     // SAFETY: a map value that lives as long as the program, and this CPU's turn.
     Some(unsafe { &mut *place })
