@@ -8,7 +8,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::http2::{self, SendRequest};
 use hyper::header::{CONTENT_TYPE, DATE, HeaderMap, RETRY_AFTER};
 use hyper::{Method, Request, Response, StatusCode};
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use jiff::Timestamp;
 use jiff::fmt::rfc2822::DateTimeParser;
 use serde::Serialize;
@@ -27,6 +27,8 @@ use super::{Config, Failure};
 
 /// For everything from the first packet to an open session, and for one short request.
 const DEADLINE: Duration = Duration::from_secs(20);
+/// How often an open request asks whether the server still lives: a login may be held for an hour without a byte.
+const ALIVE_INTERVAL: Duration = Duration::from_secs(30);
 /// The longest answer that is not a map.
 const MAX_ANSWER: usize = 1 << 20;
 /// As much of a refusal as is shown.
@@ -95,7 +97,11 @@ pub(super) async fn open(
         let stream = dial(config, config.server.host(), key.route).await?;
         let version = CapabilityVersion::CURRENT;
         let session = ts2021::connect(stream, &authority, &config.machine, key.key, version).await?;
-        http2::handshake(TokioExecutor::new(), TokioIo::new(session))
+        http2::Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .keep_alive_interval(ALIVE_INTERVAL)
+            .keep_alive_timeout(DEADLINE)
+            .handshake(TokioIo::new(session))
             .await
             .map_err(|error| Failure::Lost(error.to_string()))
     };
