@@ -34,10 +34,10 @@ impl Shape {
         }
     }
 
-    /// `count` rules, and a SYN that the middle one allows.
+    /// `count` rules, and a SYN that the last one allows: the whole depth of the port search.
     fn rules(self, count: u32) -> (Vec<Rule>, Vec<u8>) {
         let rules = (0..count).map(|n| self.rule(n)).collect();
-        let (source, destination, port) = self.example(count / 2);
+        let (source, destination, port) = self.example(count - 1);
         (rules, ip(source.into(), destination.into(), TCP, &tcp(40_000, port, 0x02)))
     }
 

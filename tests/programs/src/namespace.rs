@@ -54,14 +54,29 @@ impl Namespace {
 
     /// Runs `ip` with these arguments inside.
     pub fn ip(&self, arguments: &str) {
-        let arguments = arguments.to_owned();
-        self.run(move || run("ip", &arguments, None));
+        assert!(self.try_ip(arguments), "ip {arguments}");
     }
 
-    /// Loads an nftables ruleset inside.
-    pub fn nft(&self, ruleset: &str) {
-        let ruleset = ruleset.to_owned();
-        self.run(move || run("nft", "-f -", Some(&ruleset)));
+    /// As [`Self::ip`]; false if it fails, for what not every kernel has.
+    pub fn try_ip(&self, arguments: &str) -> bool {
+        let arguments = arguments.to_owned();
+        self.run(move || run("ip", &arguments, None))
+    }
+
+    /// Loads nftables commands inside.
+    pub fn nft(&self, commands: &str) {
+        let input = commands.to_owned();
+        assert!(self.run(move || run("nft", "-f -", Some(&input))), "nft: {commands}");
+    }
+
+    /// Packets counted by a named counter of the table `inet test` inside.
+    pub fn nft_counter(&self, name: &str) -> u64 {
+        let arguments = ["-j", "list", "counter", "inet", "test", name].map(str::to_owned);
+        let listed = self.run(move || Command::new("nft").args(arguments).output().expect("nft runs"));
+        let json: serde_json::Value = serde_json::from_slice(&listed.stdout).expect("nft prints JSON");
+        let counter =
+            json["nftables"].as_array().and_then(|rows| rows.iter().find_map(|row| row.get("counter")));
+        counter.and_then(|counter| counter["packets"].as_u64()).expect("the counter exists")
     }
 
     /// Joins this namespace to `other` by a veth pair with these names, and brings both ends up.
@@ -101,12 +116,12 @@ pub fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
-fn run(program: &str, arguments: &str, input: Option<&str>) {
+fn run(program: &str, arguments: &str, input: Option<&str>) -> bool {
     let mut command = Command::new(program);
     command.args(arguments.split_whitespace()).stdin(std::process::Stdio::piped());
     let mut child = command.spawn().unwrap_or_else(|error| panic!("{program}: {error}"));
     let mut stdin = child.stdin.take().expect("piped");
     stdin.write_all(input.unwrap_or_default().as_bytes()).expect("the program reads its input");
     drop(stdin);
-    assert!(child.wait().expect("it was started").success(), "{program} {arguments}");
+    child.wait().expect("it was started").success()
 }
