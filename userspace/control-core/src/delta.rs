@@ -30,6 +30,8 @@ pub(crate) struct View {
     users: BTreeSet<UserId>,
     /// Fingerprint of its filter.
     filter: u64,
+    /// It knows everything up to this touch.
+    since: u64,
 }
 
 /// A touched node as it was when the streams were last told.
@@ -37,6 +39,8 @@ pub(crate) struct Was {
     pub(crate) node: Option<Node>,
     pub(crate) online: bool,
     pub(crate) expired: bool,
+    /// The number of the last touch.
+    pub(crate) touched: u64,
 }
 
 /// What has happened since.
@@ -97,7 +101,8 @@ impl Network {
     /// A node's whole map, and the memory of having told it.
     pub(crate) fn full_map(&self, id: NodeId, cap: CapabilityVersion) -> Option<(View, MapResponse)> {
         let node = self.registry.node(id)?;
-        let mut view = View { node: id, cap, known: BTreeMap::new(), users: BTreeSet::new(), filter: 0 };
+        let (known, users) = Default::default();
+        let mut view = View { node: id, cap, known, users, filter: 0, since: self.touches() };
         let mut map = MapResponse {
             node: Some(self.itself(node, cap)),
             derp_map: Some(self.settings.derp_map.clone()),
@@ -129,7 +134,12 @@ impl Network {
     ) -> Option<MapResponse> {
         let mut map = MapResponse::default();
         let reader = self.registry.node(view.node)?;
-        if differences.get(&view.node).is_some_and(|difference| concerns_itself(difference)) {
+        let since = view.since;
+        let difference = |id: NodeId| {
+            let news = changes.was.get(&id).is_some_and(|was| was.touched > since);
+            differences.get(&id).filter(|_| news).unwrap_or(&Difference::None)
+        };
+        if concerns_itself(difference(view.node)) {
             map.node = Some(self.itself(reader, view.cap));
             self.tell_user(view, &mut map, reader);
         }
@@ -143,7 +153,7 @@ impl Network {
             changes.was.keys().copied().collect()
         };
         for id in candidates {
-            self.tell_peer(view, &mut map, id, differences.get(&id).unwrap_or(&Difference::None));
+            self.tell_peer(view, &mut map, id, difference(id));
         }
         (map != MapResponse::default()).then_some(map)
     }

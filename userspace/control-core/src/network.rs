@@ -77,6 +77,8 @@ pub struct Network {
     /// The wall time up to which expiries have been noticed.
     clock: Timestamp,
     next_session: u64,
+    /// How often nodes have been touched.
+    touches: u64,
 }
 
 impl Network {
@@ -94,6 +96,7 @@ impl Network {
             policy,
             clock: now.wall,
             next_session: 1,
+            touches: 0,
         };
         network.registry = Registry::new(records);
         let ids: Vec<_> = network.registry.nodes().map(|node| node.id).collect();
@@ -286,13 +289,22 @@ impl Network {
         }
     }
 
+    /// How often nodes have been touched.
+    pub(crate) fn touches(&self) -> u64 {
+        self.touches
+    }
+
     /// Notes what a node is, before it becomes something else.
     fn touch(&mut self, id: NodeId) {
-        if !self.changes.was.contains_key(&id) {
-            let node = self.registry.node(id).cloned();
-            let expired = node.as_ref().is_some_and(|node| self.expired(node));
-            self.changes.was.insert(id, Was { node, online: self.liveness.online(id), expired });
+        self.touches += 1;
+        let touched = self.touches;
+        if let Some(was) = self.changes.was.get_mut(&id) {
+            was.touched = touched;
+            return;
         }
+        let node = self.registry.node(id).cloned();
+        let expired = node.as_ref().is_some_and(|node| self.expired(node));
+        self.changes.was.insert(id, Was { node, online: self.liveness.online(id), expired, touched });
     }
 
     /// Brings what is derived of a node in line with it.

@@ -297,6 +297,18 @@ fn a_change_costs_what_it_touches() {
 }
 
 #[test]
+fn a_new_stream_is_not_told_again_what_its_map_had() {
+    let mut world = World::new("");
+    world.nodes(2);
+    world.connect(1);
+    let (two, _) = world.connect(2);
+    let told = world.flush();
+    assert_eq!(told.len(), 1, "only the first has not yet heard that the second is online");
+    assert_ne!(told[0].0, two);
+    assert!(told[0].1.node.is_none());
+}
+
+#[test]
 fn coming_and_going_is_told_after_the_grace() {
     let mut world = World::new("");
     world.nodes(2);
