@@ -205,6 +205,30 @@ fn a_call_counts_only_by_derp_and_with_the_callers_key() {
 }
 
 #[test]
+fn a_wanted_peer_is_called_once_our_own_endpoints_are_fresh() {
+    let endpoints = r#","Endpoints":["203.0.113.9:7"]"#;
+    let mut alone = Alone::new(&map(&[peer(2, endpoints)], ""), Prefs::default());
+    let called = |said: Vec<(Via, Message)>| {
+        said.into_iter().find_map(|(via, message)| match message {
+            Message::CallMeMaybe(call) => Some((via, call.endpoints)),
+            _ => None,
+        })
+    };
+    let FromDerp::Deliver(slot) = alone.node.handle_derp(PEER_HOME, node_key(2), b"wireguard", alone.now)
+    else {
+        panic!("no slot");
+    };
+    alone.node.handle_loopback(slot, b"wireguard", alone.now);
+    assert_eq!(called(alone.said_to(2)), None, "STUN has not answered");
+    alone.pass(Duration::from_secs(4));
+    let expected = Some((Via::Derp(PEER_HOME), vec![addr("192.168.1.5:41641")]));
+    assert_eq!(called(alone.said_to(2)), expected);
+    alone.pass(Duration::from_secs(2));
+    alone.node.handle_loopback(slot, b"wireguard", alone.now);
+    assert_eq!(called(alone.said_to(2)), expected, "fresh, so at once with the next pings");
+}
+
+#[test]
 fn candidates_never_lie_inside_the_overlay_or_what_it_routes() {
     let endpoints = r#","Endpoints":["100.64.0.2:1","[fd7a:115c:a1e0::2]:1","127.0.0.1:1","169.254.0.1:1","[fe80::1]:1",
         "10.9.0.2:1","192.168.1.9:1","203.0.113.9:1","203.0.113.9:0"]"#;
