@@ -31,6 +31,9 @@ use crate::state::{State, Store, write_atomically};
 use crate::underlay::{self, Snapshot};
 use crate::{Config, Error, derp, device, local_api};
 
+/// Datagrams held back while the programs are loaded: some probes and pings.
+const HELD: usize = 256;
+
 /// The reply to a request that takes the data plane away.
 pub(crate) type Waiting = Box<dyn FnOnce(Result<(), Refusal>) + Send>;
 
@@ -73,6 +76,8 @@ pub(crate) struct Daemon {
     /// The state that watchers know.
     pub(crate) announced: wire::local::State,
     pub(crate) pings: BTreeMap<PingId, (PingResult, Reply<PingResult>)>,
+    /// What waits for `steer`: an answer to it would be lost. `None` once the programs are there.
+    pub(crate) held: Option<Vec<Transmit>>,
     /// Requests that are answered when the data plane is gone.
     pub(crate) waiting_for_down: Vec<Waiting>,
     pub(crate) chores: Chores,
@@ -101,13 +106,16 @@ impl Daemon {
     }
 
     fn transmit(&mut self, transmit: Transmit) {
-        match transmit {
-            Transmit::Udp { to, bytes } => {
+        match (transmit, &mut self.held) {
+            (transmit @ Transmit::Udp { .. }, Some(held)) => {
+                held.extend((held.len() < HELD).then_some(transmit))
+            }
+            (Transmit::Udp { to, bytes }, None) => {
                 if let Err(error) = self.raw.send(to, &bytes) {
                     tracing::debug!(%to, %error, "DISCO or STUN was not sent");
                 }
             }
-            Transmit::Derp { region, to, bytes } => {
+            (Transmit::Derp { region, to, bytes }, _) => {
                 if let Some(connection) = self.regions.get(&region) {
                     connection.send(to, bytes);
                 }
@@ -230,7 +238,8 @@ impl Daemon {
                     self.waiting_for_down.drain(..).for_each(|answer| answer(Ok(())));
                 }
             }
-            Report::Applied { generation: _, result: Err(error) } => {
+            Report::Prepared(Ok(())) => self.release(),
+            Report::Applied { result: Err(error), .. } | Report::Prepared(Err(error)) => {
                 let text = error.to_string();
                 if !self.node.desired().up {
                     let refusal = || Refusal::Failed(text.clone());
@@ -261,12 +270,23 @@ impl Daemon {
 
     /// Takes note of what is in the kernel. Peers' pings are answered on the device as long as it is there.
     fn follow_plane(&mut self, plane: Option<Plane>) {
+        match plane {
+            Some(_) => self.release(),
+            None => self.held = Some(Vec::new()),
+        }
         if plane != self.plane {
             let device = self.config.device.clone();
             self.tsmp =
                 plane.as_ref().map(|_| Task(tokio::spawn(async move { tunnel::answer_tsmp(&device).await })));
         }
         self.plane = plane;
+    }
+
+    /// The programs are there: sends what waited for them.
+    fn release(&mut self) {
+        for transmit in self.held.take().into_iter().flatten() {
+            self.transmit(transmit);
+        }
     }
 
     /// Something of the kernel's network changed: ours is put back, the underlay is read again.

@@ -30,6 +30,8 @@ pub(crate) enum Command {
     Observe,
     /// These are the underlay's devices now.
     Underlay(BTreeSet<u32>),
+    /// Load programs and make the device, still down: what an [`Command::Apply`] would find missing.
+    Prepare,
     /// Take everything away, also what an earlier run left.
     Remove,
     /// Our key changed: the next [`Command::Apply`] works with this.
@@ -51,6 +53,8 @@ pub(crate) enum Report {
         /// What is there now, `None` after going down; or why it is not what was wanted.
         result: Result<Option<Plane>, Error>,
     },
+    /// Programs wait at the underlay's devices: answers to DISCO and STUN will be heard. Or why they will not.
+    Prepared(Result<(), Error>),
     /// A dump of the device; empty when there is none.
     Observed(Vec<ObservedPeer>),
     /// These forwarding switches had to be switched on; to be remembered until we go down.
@@ -162,6 +166,7 @@ impl Kernel {
     async fn obey(&mut self, command: Command) -> Vec<Report> {
         match command {
             Command::Apply(desired) => self.apply(&desired).await,
+            Command::Prepare => self.prepare().await,
             Command::Remove => self.apply(&Desired::default()).await,
             Command::Endpoint(peer, endpoint) => {
                 let Some((applier, _)) = &mut self.plane else { return Vec::new() };
@@ -196,6 +201,16 @@ impl Kernel {
         self.plane.as_mut().map(|(applier, _)| applier.programs())
     }
 
+    async fn prepare(&mut self) -> Vec<Report> {
+        let opened = match self.plane.is_some() {
+            true => Ok(()),
+            false => self.open().await.map(|plane| self.plane = Some(plane)),
+        };
+        let mut reports = self.attach_underlay();
+        reports.push(Report::Prepared(opened));
+        reports
+    }
+
     async fn apply(&mut self, desired: &Desired) -> Vec<Report> {
         let generation = desired.generation;
         if !desired.up {
@@ -217,8 +232,8 @@ impl Kernel {
             // Somebody deleted the device: the next attempt makes it anew.
             self.plane = None;
         }
-        reports.push(Report::Applied { generation, result });
         reports.extend(self.attach_underlay());
+        reports.push(Report::Applied { generation, result });
         reports
     }
 

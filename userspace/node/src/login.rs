@@ -123,6 +123,10 @@ impl Daemon {
         if !wanted || prefs.logged_out || !has_way {
             return self.login.pause();
         }
+        if prefs.want_running {
+            // While control is asked there is time for it.
+            self.order(Command::Prepare);
+        }
         let registration = Registration {
             node_key: self.state.node_key.public(),
             old_node_key: self.login.old_key,
@@ -296,8 +300,11 @@ impl Daemon {
             self.tell_health();
         }
         if !retry {
-            self.login.attempt = Attempt::None;
-            self.login.auth_key = None;
+            (self.login.attempt, self.login.auth_key) = (Attempt::None, None);
+            if self.state.login.is_none() {
+                // What was prepared for this login.
+                self.order(Command::Remove);
+            }
         }
     }
 

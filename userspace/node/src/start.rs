@@ -143,6 +143,7 @@ impl Assembly {
             kernel,
             plane: None,
             tsmp: None,
+            held: Some(Vec::new()),
             traffic: Traffic::default(),
             health,
             bus: broadcast::Sender::new(BUS_CAPACITY),
