@@ -37,7 +37,8 @@ impl SqliteStore {
             .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
-            .foreign_keys(true);
+            .foreign_keys(true)
+            .disable_statement_logging();
         let database = |source| StoreError::Database { path: path.to_owned(), source };
         let connection = options.connect().await.map_err(database)?;
         let mut store = Self { path: path.to_owned(), connection };
