@@ -57,7 +57,9 @@ fn parse_stun(text: &str) -> Result<Place, String> {
 fn parse_tls(text: &str) -> Result<Tls, String> {
     match text.split_once(',') {
         None if text == "off" => Ok(Tls(None)),
-        Some((chain, key)) if !chain.is_empty() && !key.is_empty() => Ok(Tls(Some((chain.into(), key.into())))),
+        Some((chain, key)) if !chain.is_empty() && !key.is_empty() => {
+            Ok(Tls(Some((chain.into(), key.into()))))
+        }
         _ => Err("give off, or CERT,KEY (two PEM files)".into()),
     }
 }

@@ -247,14 +247,14 @@ pub struct AppConnectorPrefs {
 #[serde(default)]
 pub struct Persist {
     #[serde(rename = "PrivateNodeKey", skip_deserializing)]
-    private_node_key: ZeroKey<'p'>,
+    private_node_key: ZeroKey<32>,
     #[serde(rename = "OldPrivateNodeKey", skip_deserializing)]
-    old_private_node_key: ZeroKey<'p'>,
+    old_private_node_key: ZeroKey<32>,
     /// Who the node is registered to. The stock `tailscale up` takes an empty login name for "never logged in".
     #[serde(rename = "UserProfile")]
     pub user_profile: UserProfile,
     #[serde(rename = "NetworkLockKey", skip_deserializing)]
-    network_lock_key: ZeroKey<'n'>,
+    network_lock_key: ZeroKey<64>,
     /// Our own stable id.
     #[serde(rename = "NodeID")]
     pub node_id: StableNodeId,
@@ -267,14 +267,15 @@ impl Persist {
     }
 }
 
-/// A private key that was taken out: 64 zeros after the prefix.
+/// A private key that was taken out: as many zeros as the key has digits. 32 bytes for Curve25519, 64 for Tailnet Lock's
+/// Ed25519 keys; the stock client refuses any other length.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct ZeroKey<const KIND: char>;
+struct ZeroKey<const BYTES: usize>;
 
-impl<const KIND: char> Serialize for ZeroKey<KIND> {
+impl<const BYTES: usize> Serialize for ZeroKey<BYTES> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let prefix = if KIND == 'n' { "nlpriv" } else { "privkey" };
-        serializer.collect_str(&format_args!("{prefix}:{:064}", 0))
+        let prefix = if BYTES == 64 { "nlpriv" } else { "privkey" };
+        serializer.collect_str(&format_args!("{prefix}:{:0digits$}", 0, digits = 2 * BYTES))
     }
 }
 
