@@ -123,8 +123,8 @@ impl Daemon {
         if !wanted || prefs.logged_out || !has_way {
             return self.login.pause();
         }
-        if prefs.want_running {
-            // While control is asked there is time for it.
+        if prefs.want_running && !matches!(self.login.attempt, Attempt::Interactive(_)) {
+            // While control is asked there is time for it; a person may take for ever.
             self.order(Command::Prepare);
         }
         let registration = Registration {
@@ -322,6 +322,9 @@ impl Daemon {
             self.rotate_key();
         }
         self.state.prefs.logged_out = false;
+        if self.health.clear(code::LOGIN) {
+            self.tell_health();
+        }
         self.login.attempt = match (&self.login.auth_key, &self.login.attempt) {
             (Some(_), _) => Attempt::Alone,
             (None, Attempt::Interactive(url)) => Attempt::Interactive(url.clone()),
@@ -369,6 +372,12 @@ impl Daemon {
 
     /// The settings name another server than the one that knows our node key: start there as a new node.
     pub(crate) fn leave_other_server(&mut self) {
+        if self.login.client.as_ref().is_some_and(|(url, _)| url != server_url(&self.state.prefs)) {
+            // Its last words, and the page it sent people to, are of no use.
+            self.login.client = None;
+            self.login.generation += 1;
+            self.login.attempt = Attempt::None;
+        }
         if self.state.login.is_some() && self.state.login_server != server_url(&self.state.prefs) {
             self.state.login = None;
             self.store.remove_netmap();
