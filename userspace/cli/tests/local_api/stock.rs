@@ -22,7 +22,10 @@ fn command(node: &Scripted) -> Option<impl Fn(&[&str]) -> Output> {
         return None;
     };
     let socket = format!("--socket={}", node.socket().display());
-    Some(move |arguments: &[&str]| Command::new(&binary).arg(&socket).args(arguments).output().unwrap())
+    Some(move |arguments: &[&str]| {
+        // A command that waits for what we never say ends too, with status 124.
+        Command::new("timeout").arg("20").arg(&binary).arg(&socket).args(arguments).output().unwrap()
+    })
 }
 
 #[track_caller]
@@ -63,7 +66,7 @@ async fn it_reads_what_we_serve() {
     says(&tailscale(&["debug", "prefs"]), 0, &["\"ControlURL\": \"https://203.0.113.10\"", "\"LoginName\""]);
     says(&tailscale(&["debug", "netmap"]), 0, &["gw.net.test."]);
     says(&tailscale(&["debug", "derp-map"]), 0, &["Headquarters"]);
-    says(&tailscale(&["debug", "watch-ipn", "--count=1"]), 0, &["\"State\": 6"]);
+    says(&tailscale(&["debug", "watch-ipn", "--initial", "--count=1"]), 0, &["\"State\": 6"]);
     says(&tailscale(&["debug", "reload-config"]), 1, &["config mode not in use"]);
     says(&tailscale(&["bugreport"]), 0, &["underpass 0.1.0, Linux"]);
 }
