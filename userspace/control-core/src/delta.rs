@@ -69,7 +69,7 @@ pub enum Tell {
 /// How a peer differs from what it was, for any reader.
 enum Difference {
     None,
-    Patch(PeerChange),
+    Patch(Box<PeerChange>),
     Whole,
 }
 
@@ -170,7 +170,7 @@ impl Network {
         let same_routes = view.known.insert(id, fingerprint(&routes)) == Some(fingerprint(&routes));
         match difference {
             Difference::None if same_routes => {}
-            Difference::Patch(patch) if same_routes => map.peers_changed_patch.push(patch.clone()),
+            Difference::Patch(patch) if same_routes => map.peers_changed_patch.push(PeerChange::clone(patch)),
             _ => {
                 self.tell_user(view, map, peer);
                 map.peers_changed.push(self.peer(peer, view.cap, routes));
@@ -280,7 +280,7 @@ fn difference(mut before: control::Node, after: &control::Node) -> Difference {
         (before.online, before.last_seen) = (after.online, after.last_seen);
         (patch.online, patch.last_seen) = (after.online, after.last_seen);
     }
-    if before == *after { Difference::Patch(patch) } else { Difference::Whole }
+    if before == *after { Difference::Patch(Box::new(patch)) } else { Difference::Whole }
 }
 
 /// Whether a node is told of a difference of its own: not of where it is, which it said itself.

@@ -148,7 +148,7 @@ impl<S: Store> Coordinator<S> {
 
     /// Serves until it is told to stop.
     pub(crate) async fn run(mut self) {
-        self.commit_now(|network, now| network.handle_timeout(now)).await;
+        self.commit_now(Network::handle_timeout).await;
         loop {
             let wake = self.next_wake();
             let at =
@@ -176,7 +176,7 @@ impl<S: Store> Coordinator<S> {
     }
 
     async fn handle_time(&mut self) {
-        self.commit_now(|network, now| network.handle_timeout(now)).await;
+        self.commit_now(Network::handle_timeout).await;
         self.pendings.expire(now().wall);
         let over: Vec<_> =
             self.waiting.keys().filter(|key| self.pendings.get(key).is_none()).cloned().collect();

@@ -35,8 +35,8 @@ const MESSAGE: usize = 64 << 10;
 pub(super) fn upgrade(site: &Arc<Site>, mut request: Request<Incoming>) -> Response<AnyBody> {
     let site = site.clone();
     let upgraded = hyper::upgrade::on(&mut request);
-    match request.method() {
-        &Method::POST => {
+    match *request.method() {
+        Method::POST => {
             let Some(initiation) = transport::ts2021::initiation(request.headers()) else {
                 let hint = "this is the coordination server's Noise endpoint. The handshake header is missing: \
                             a proxy in front must pass Upgrade requests through\n";
@@ -50,7 +50,7 @@ pub(super) fn upgrade(site: &Arc<Site>, mut request: Request<Incoming>) -> Respo
             });
             switching(UPGRADE, None)
         }
-        &Method::GET => {
+        Method::GET => {
             let Some(accept) = websocket_accept(request.headers()) else {
                 return text(StatusCode::BAD_REQUEST, "not a WebSocket handshake of version 13\n");
             };
@@ -60,7 +60,7 @@ pub(super) fn upgrade(site: &Arc<Site>, mut request: Request<Incoming>) -> Respo
             tokio::spawn(async move {
                 match upgraded.await {
                     Ok(stream) => {
-                        session(unwrap_websocket(TokioIo::new(stream)).await, &initiation, site).await
+                        session(unwrap_websocket(TokioIo::new(stream)).await, &initiation, site).await;
                     }
                     Err(error) => tracing::debug!(%error, "upgrade failed"),
                 }
@@ -166,4 +166,39 @@ where
         }
     });
     near
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_handshake_of_a_websocket_is_in_its_query() {
+        for query in [
+            "a=b&X-Tailscale-Handshake=%2B%2F%2FA",
+            "X-Tailscale-Handshake=%2b%2f%2fA&c",
+            "X-Tailscale-Handshake=+//A",
+        ] {
+            assert_eq!(initiation_in_query(Some(query)), Some(vec![0xfb, 0xff, 0xc0]), "{query}");
+        }
+        assert_eq!(initiation_in_query(Some("X-Tailscale-Handshake=!")), None);
+        assert_eq!(initiation_in_query(None), None);
+    }
+
+    #[tokio::test]
+    async fn messages_of_a_websocket_are_one_byte_stream() {
+        let (near, far) = tokio::io::duplex(MESSAGE);
+        let mut client = WebSocketStream::from_raw_socket(near, Role::Client, None).await;
+        let mut bytes = unwrap_websocket(far).await;
+        for piece in ["a", "bc"] {
+            client.send(Message::binary(piece)).await.unwrap();
+        }
+        let mut seen = [0; 3];
+        bytes.read_exact(&mut seen).await.unwrap();
+        assert_eq!(&seen, b"abc");
+        bytes.write_all(b"answer").await.unwrap();
+        assert_eq!(client.next().await.unwrap().unwrap().into_data(), "answer");
+        drop(bytes);
+        assert!(!matches!(client.next().await, Some(Ok(Message::Binary(_)))));
+    }
 }

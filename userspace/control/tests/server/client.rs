@@ -1,7 +1,8 @@
 //! The server under test, and a node that is no more than its keys and its Noise connection.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::ops::Deref;
+use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -27,53 +28,76 @@ use wire::control::{
 /// Nothing here takes longer, unless it hangs.
 const DEADLINE: Duration = Duration::from_secs(20);
 
-pub(crate) struct Server {
+/// Where a server keeps its things and listens.
+pub(crate) struct Place {
     folder: TempDir,
     addr: SocketAddr,
+}
+
+/// A server in this process.
+pub(crate) struct Server {
+    place: Place,
     stop: oneshot::Sender<()>,
     task: JoinHandle<anyhow::Result<()>>,
-    policy: Option<PathBuf>,
+}
+
+impl Deref for Server {
+    type Target = Place;
+    fn deref(&self) -> &Place {
+        &self.place
+    }
 }
 
 impl Server {
-    pub(crate) async fn start(policy: &str) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let policy = (!policy.is_empty()).then(|| {
-            let path = folder.path().join("policy.hujson");
-            std::fs::write(&path, policy).unwrap();
-            path
-        });
-        let addr = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        Self::launch(folder, addr, policy).await
+    pub(crate) async fn start() -> Self {
+        Self::launch(Place::new()).await
     }
 
-    async fn launch(folder: TempDir, addr: SocketAddr, policy: Option<PathBuf>) -> Self {
+    async fn launch(place: Place) -> Self {
         let (stop, stopped) = oneshot::channel();
-        let mut server = Self { folder, addr, stop, task: tokio::spawn(async { Ok(()) }), policy };
-        let config = server.config();
-        server.task = tokio::spawn(control::run_until(config, async {
+        let config = place.config();
+        let task = tokio::spawn(control::run_until(config, async {
             let _ = stopped.await;
         }));
-        let answers = async {
-            while Client::connect(server.config().socket).await.is_err() {
-                assert!(!server.task.is_finished(), "the server ended");
-                tokio::task::yield_now().await;
-            }
-        };
-        timeout(DEADLINE, answers).await.unwrap();
-        server
+        place.answers().await;
+        Self { place, stop, task }
     }
 
     pub(crate) async fn restart(self) -> Self {
-        let Self { folder, addr, stop, task, policy } = self;
-        stop.send(()).unwrap();
-        timeout(DEADLINE, task).await.unwrap().unwrap().unwrap();
-        Self::launch(folder, addr, policy).await
+        self.stop.send(()).unwrap();
+        timeout(DEADLINE, self.task).await.unwrap().unwrap().unwrap();
+        Self::launch(self.place).await
     }
 
     pub(crate) async fn stop(self) {
         self.stop.send(()).unwrap();
         timeout(DEADLINE, self.task).await.unwrap().unwrap().unwrap();
+    }
+}
+
+impl Place {
+    /// A folder of its own, and a free port.
+    pub(crate) fn new() -> Self {
+        let addr = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        Self { folder: tempfile::tempdir().unwrap(), addr }
+    }
+
+    /// Waits until the server there answers.
+    pub(crate) async fn answers(&self) {
+        let connected = async {
+            while Client::connect(self.config().socket).await.is_err() {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(DEADLINE, connected).await.expect("the server does not answer");
+    }
+
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    pub(crate) fn addr(&self) -> SocketAddr {
+        self.addr
     }
 
     pub(crate) fn url(&self) -> String {
@@ -81,16 +105,7 @@ impl Server {
     }
 
     pub(crate) fn config(&self) -> Config {
-        Config::try_from(Options {
-            state: Some(self.folder.path().join("state")),
-            url: Some(self.url()),
-            listen: Some(self.addr),
-            stun: Some("127.0.0.1:0".parse().unwrap()),
-            socket: Some(self.folder.path().join("admin.sock")),
-            policy: self.policy.clone(),
-            ..Options::default()
-        })
-        .unwrap()
+        config(self.folder.path(), self.addr)
     }
 
     pub(crate) async fn admin(&self) -> Client {
@@ -127,6 +142,19 @@ impl Server {
     }
 }
 
+/// A server in `folder` on `addr`.
+pub(crate) fn config(folder: &Path, addr: SocketAddr) -> Config {
+    Config::try_from(Options {
+        state: Some(folder.join("state")),
+        url: Some(format!("https://{addr}")),
+        listen: Some(addr),
+        stun: Some("127.0.0.1:0".parse().unwrap()),
+        socket: Some(folder.join("admin.sock")),
+        ..Options::default()
+    })
+    .unwrap()
+}
+
 pub(crate) fn node_key(n: u8) -> NodePublic {
     NodePublic::from_bytes([n; 32])
 }
@@ -159,7 +187,7 @@ pub(crate) struct Machine {
 
 impl Machine {
     /// Connects with machine key `n`.
-    pub(crate) async fn new(n: u8, server: &Server) -> Self {
+    pub(crate) async fn new(n: u8, server: &Place) -> Self {
         let key: OverTlsPublicKeyResponse = serde_json::from_str(&server.get("/key?v=130").await).unwrap();
         let machine = MachinePrivate::from_random([n; 32]);
         let stream = server.tls().await;
@@ -171,6 +199,18 @@ impl Machine {
         let (http, connection) = handshake.await.unwrap();
         tokio::spawn(connection);
         Self { http }
+    }
+
+    /// Whether the server acknowledged; not when it dies before.
+    pub(crate) async fn try_register(&self, request: &RegisterRequest) -> bool {
+        let body = Full::new(Bytes::from(serde_json::to_vec(request).unwrap()));
+        let request = Request::post("https://test/machine/register").body(body).unwrap();
+        let Ok(Ok(response)) = timeout(DEADLINE, self.http.clone().send_request(request)).await else {
+            return false;
+        };
+        let Ok(body) = response.into_body().collect().await else { return false };
+        serde_json::from_slice::<RegisterResponse>(&body.to_bytes())
+            .is_ok_and(|answer| answer.machine_authorized)
     }
 
     pub(crate) async fn register(&self, request: &RegisterRequest) -> RegisterResponse {

@@ -1,6 +1,8 @@
 //! A whole server on loopback, and nodes that are no more than their protocol.
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
 mod client;
+mod crash;
 
 use std::time::Duration;
 
@@ -15,7 +17,7 @@ fn key_of(user: &str) -> CreateKey {
 
 #[tokio::test]
 async fn a_node_registers_and_follows_the_network() {
-    let server = Server::start("").await;
+    let server = Server::start().await;
     let key = server.key(CreateKey { reusable: true, ..key_of("alice") }).await;
     let one = Machine::new(1, &server).await;
     let two = Machine::new(2, &server).await;
@@ -46,7 +48,7 @@ async fn a_node_registers_and_follows_the_network() {
 
 #[tokio::test]
 async fn of_64_at_once_a_single_use_key_admits_one() {
-    let server = Server::start("").await;
+    let server = Server::start().await;
     let key = server.key(key_of("alice")).await;
     let mut tasks = tokio::task::JoinSet::new();
     for n in 1..=64 {
@@ -64,7 +66,7 @@ async fn of_64_at_once_a_single_use_key_admits_one() {
 
 #[tokio::test]
 async fn a_machine_waits_for_its_administrator() {
-    let server = Server::start("").await;
+    let server = Server::start().await;
     server.admin().await.create_user(&control::admin::CreateUser { name: "alice".into() }).await.unwrap();
     let machine = Machine::new(1, &server).await;
     let answer = machine.register(&request(1, "")).await;
@@ -85,7 +87,7 @@ async fn a_machine_waits_for_its_administrator() {
 
 #[tokio::test]
 async fn a_node_key_counts_only_on_its_machine() {
-    let server = Server::start("").await;
+    let server = Server::start().await;
     let key = server.key(CreateKey { reusable: true, ..key_of("alice") }).await;
     let (one, two) = (Machine::new(1, &server).await, Machine::new(2, &server).await);
     one.register(&request(1, &key)).await;
@@ -101,7 +103,7 @@ async fn a_node_key_counts_only_on_its_machine() {
 
 #[tokio::test]
 async fn state_outlives_the_server() {
-    let server = Server::start("").await;
+    let server = Server::start().await;
     let key = server.key(key_of("alice")).await;
     let first = Machine::new(1, &server).await;
     first.register(&request(1, &key)).await;
@@ -117,7 +119,7 @@ async fn state_outlives_the_server() {
 
 #[tokio::test]
 async fn a_route_is_served_once_it_is_approved() {
-    let server = Server::start("").await;
+    let server = Server::start().await;
     let key = server.key(CreateKey { reusable: true, ..key_of("alice") }).await;
     let (one, two) = (Machine::new(1, &server).await, Machine::new(2, &server).await);
     one.register(&request(1, &key)).await;
@@ -134,7 +136,7 @@ async fn a_route_is_served_once_it_is_approved() {
 
 #[tokio::test]
 async fn the_open_paths_answer() {
-    let server = Server::start("").await;
+    let server = Server::start().await;
     assert!(server.get("/key?v=130").await.contains("\"publicKey\":\"mkey:"));
     assert!(server.get("/health").await.contains("pass"));
     assert!(server.get("/bootstrap-dns?q=127.0.0.1").await.contains("127.0.0.1"));
@@ -149,7 +151,7 @@ async fn the_open_paths_answer() {
 
 #[tokio::test]
 async fn what_stands_in_the_way_of_a_start_is_named() {
-    let server = Server::start("").await;
+    let server = Server::start().await;
     let error = control::run_until(server.config(), std::future::pending()).await.unwrap_err().to_string();
     assert!(error.starts_with("another underpass server uses the state folder"), "{error}");
     let folder = tempfile::tempdir().unwrap();
@@ -167,7 +169,7 @@ async fn what_stands_in_the_way_of_a_start_is_named() {
 /// The debounce gathers a burst into one message.
 #[tokio::test]
 async fn a_burst_is_one_message() {
-    let server = Server::start("").await;
+    let server = Server::start().await;
     let key = server.key(CreateKey { reusable: true, ..key_of("alice") }).await;
     let one = Machine::new(1, &server).await;
     one.register(&request(1, &key)).await;
