@@ -69,14 +69,17 @@ impl Namespace {
         assert!(self.run(move || run("nft", "-f -", Some(&input))), "nft: {commands}");
     }
 
-    /// Packets counted by a named counter of the table `inet test` inside.
-    pub fn nft_counter(&self, name: &str) -> u64 {
-        let arguments = ["-j", "list", "counter", "inet", "test", name].map(str::to_owned);
-        let listed = self.run(move || Command::new("nft").args(arguments).output().expect("nft runs"));
+    /// Packets counted by the first counting rule of the chain `inet test input` inside.
+    pub fn nft_counter(&self) -> u64 {
+        let list = ["-j", "list", "chain", "inet", "test", "input"];
+        let listed = self.run(move || Command::new("nft").args(list).output().expect("nft runs"));
         let json: serde_json::Value = serde_json::from_slice(&listed.stdout).expect("nft prints JSON");
-        let counter =
-            json["nftables"].as_array().and_then(|rows| rows.iter().find_map(|row| row.get("counter")));
-        counter.and_then(|counter| counter["packets"].as_u64()).expect("the counter exists")
+        let rows = json["nftables"].as_array().expect("a list of objects");
+        let statements = rows.iter().filter_map(|row| row["rule"]["expr"].as_array()).flatten();
+        statements
+            .filter_map(|statement| statement["counter"]["packets"].as_u64())
+            .next()
+            .expect("a rule counts")
     }
 
     /// Joins this namespace to `other` by a veth pair with these names, and brings both ends up.

@@ -6,9 +6,10 @@
 
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::path::PathBuf;
 use std::time::Duration;
 
-use dataplane::{Mechanism, Program, Programs, Reason};
+use dataplane::{Mechanism, Origin, Program, Programs, Reason};
 use programs::cases::{PORT, address};
 use programs::namespace::{Namespace, wait_for};
 use programs::packets::{disco, stun, wireguard};
@@ -57,6 +58,14 @@ impl Site {
             let socket = UdpSocket::bind((address(PEER[family]), 7000)).expect("the port is free");
             socket.send_to(&payload, (address(NODE[family]), PORT)).expect("sent");
         });
+    }
+
+    /// The folder of the node's pins.
+    fn pins(&self) -> PathBuf {
+        use std::os::unix::fs::MetadataExt as _;
+        let inode =
+            self.node.run(|| std::fs::metadata("/proc/thread-self/ns/net").expect("a namespace").ino());
+        format!("/sys/fs/bpf/underpass/{}/{DEVICE}@{inode}", abi::PIN_VERSION).into()
     }
 
     fn counted(&self, reason: Reason) -> u64 {
@@ -149,13 +158,13 @@ fn a_firewall_that_drops_wireguard_drops_disco_as_well() {
     let controller = site.bind(WILDCARDS[0], CONTROLLER);
     // What is dropped by WireGuard's port is counted there; the controller's own port stays open.
     site.node.nft(&format!(
-        "add table inet test\nadd counter inet test refused\n\
+        "add table inet test\n\
          add chain inet test input {{ type filter hook input priority 0; }}\n\
-         add rule inet test input udp dport {PORT} counter name refused drop\n\
+         add rule inet test input udp dport {PORT} counter drop\n\
          add rule inet test input udp dport {CONTROLLER} accept\n"
     ));
     site.send(0, disco(120));
-    wait_for("the firewall to see the packet", || site.node.nft_counter("refused") == 1);
+    wait_for("the firewall to see the packet", || site.node.nft_counter() == 1);
     assert_eq!(site.counted(Reason::Disco), 1, "steered before the firewall");
     assert!(is_empty(&controller), "and dropped by it");
     site.node.nft("flush ruleset");
@@ -170,7 +179,7 @@ fn disco_for_a_machine_behind_us_is_forwarded() {
         return;
     }
     let site = Site::new();
-    let _controller = site.bind(WILDCARDS[0], CONTROLLER);
+    let controller = site.bind(WILDCARDS[0], CONTROLLER);
     let lan = Namespace::new();
     site.node.join("lan0", &lan, "host0");
     site.node.ip("address add 198.51.100.1/24 dev lan0");
@@ -191,7 +200,7 @@ fn disco_for_a_machine_behind_us_is_forwarded() {
     assert_eq!(site.counted(Reason::Transit), 1);
     // With forwarding on, what is for us is still ours.
     site.send(0, disco(120));
-    assert_eq!(receive(&_controller).0, disco(120));
+    assert_eq!(receive(&controller).0, disco(120));
 }
 
 #[test]
@@ -248,13 +257,62 @@ fn a_restart_finds_the_program_attached_and_leaves_it() {
     assert_eq!(receive(&controller).0, disco(120), "without any process holding the program");
 }
 
+/// What a start of another version finds: everything as this one left it, but for the object's hash.
+#[test]
+fn another_version_takes_the_place_of_the_programs_and_keeps_the_filter() {
+    if skipped("another_version_takes_the_place_of_the_programs_and_keeps_the_filter") {
+        return;
+    }
+    let site = Site::new();
+    let ifindex = site.node.ifindex("under0");
+    let pins = site.pins();
+    let (before, after) = site.node.run(move || {
+        let mut programs = Programs::load_or_adopt(DEVICE).expect("adopted");
+        programs.attach_tunnel(ifindex).expect("attached");
+        programs.install(&programs::cases::filter()).expect("the filter fits");
+        let state = |programs: &Programs| {
+            (programs.generation().expect("readable"), programs.attachments().expect("readable"))
+        };
+        let before = state(&programs);
+        let object = aya::maps::MapData::from_pin(pins.join("map_OBJECT")).expect("pinned");
+        let object = aya::maps::Map::from_map_data(object).expect("a map");
+        let mut object = aya::maps::Array::<_, abi::Object>::try_from(object).expect("an array");
+        object.set(0, abi::Object { hash: [7; 32] }, 0).expect("writable");
+
+        let programs = Programs::load_or_adopt(DEVICE).expect("replaced");
+        assert_eq!(programs.origin(), Origin::Replaced);
+        assert_eq!(Programs::load_or_adopt(DEVICE).expect("adopted").origin(), Origin::Adopted);
+        (before, state(&programs))
+    });
+    assert_eq!(before, after);
+    assert_eq!(before.1.len(), 3, "every program is attached");
+}
+
+#[test]
+fn a_detached_device_is_as_it_was() {
+    if skipped("a_detached_device_is_as_it_was") {
+        return;
+    }
+    let site = Site::new();
+    let (wireguard_socket, _controller) =
+        (site.bind(WILDCARDS[0], PORT), site.bind(WILDCARDS[0], CONTROLLER));
+    let ifindex = site.node.ifindex("under0");
+    site.node.run(move || {
+        let mut programs = Programs::load_or_adopt(DEVICE).expect("adopted");
+        programs.detach(ifindex).expect("detached");
+        programs.detach(ifindex).expect("detached already");
+        assert_eq!(programs.attachments().expect("readable"), []);
+    });
+    site.send(0, disco(120));
+    assert_eq!(receive(&wireguard_socket).0, disco(120));
+}
+
 #[test]
 fn a_device_that_comes_back_gets_its_program_again_and_nothing_is_left_at_the_end() {
     if skipped("a_device_that_comes_back_gets_its_program_again_and_nothing_is_left_at_the_end") {
         return;
     }
     let site = Site::new();
-    let other = Namespace::new();
     // The same index twice: only the kernel can say that the pin of the first device holds nothing any more.
     for _ in 0..2 {
         site.node.ip("link add again0 index 77 type veth peer name again1");
@@ -265,17 +323,10 @@ fn a_device_that_comes_back_gets_its_program_again_and_nothing_is_left_at_the_en
         });
         site.node.ip("link delete again0");
     }
-    drop(other);
-    let folders =
-        || std::fs::read_dir("/sys/fs/bpf/underpass/v1").expect("bpffs is mounted").filter_map(Result::ok);
-    let inode = site.node.run(|| {
-        use std::os::unix::fs::MetadataExt as _;
-        std::fs::metadata("/proc/thread-self/ns/net").expect("a namespace").ino()
-    });
-    let name = format!("{DEVICE}@{inode}");
-    assert!(folders().any(|folder| folder.file_name() == *name), "it was there");
+    let pins = site.pins();
+    assert!(pins.is_dir());
     drop(site);
-    assert!(!folders().any(|folder| folder.file_name() == *name), "no pin is left");
+    assert!(!pins.exists(), "no pin is left");
 }
 
 #[test]

@@ -92,7 +92,9 @@ impl Programs {
         }
         for entry in self.maps.clsact.iter() {
             let (ifindex, programs) = entry.map_err(Error::map("CLSACT"))?;
-            let attached = Program::ALL.into_iter().filter(|program| programs & bit(*program) != 0);
+            // A device that is gone took its filters along.
+            let exists = interface(ifindex).is_some();
+            let attached = Program::ALL.into_iter().filter(|program| exists && programs & bit(*program) != 0);
             found.extend(attached.map(|program| Attachment {
                 ifindex,
                 program,
@@ -187,7 +189,9 @@ impl Programs {
         let known = self.maps.clsact.get(&ifindex, 0).unwrap_or(0);
         self.maps.clsact.insert(ifindex, known | bit(program), 0).map_err(Error::map("CLSACT"))?;
         match tc::qdisc_add_clsact(name) {
-            Ok(()) | Err(TcError::AlreadyAttached) => {}
+            Ok(()) => {}
+            // The qdisc is there already, ours of an earlier run or somebody else's.
+            Err(TcError::NetlinkError(error)) if error.raw_os_error() == Some(nix::Error::EEXIST as i32) => {}
             Err(error) => return Err(failed(chain(&error))),
         }
         let mut loaded = self.program(program)?;
@@ -208,13 +212,9 @@ impl Programs {
 
     fn detach_clsact(&mut self, ifindex: u32) -> Result<(), Error> {
         let Ok(programs) = self.maps.clsact.get(&ifindex, 0) else { return Ok(()) };
-        if let Some(name) = interface(ifindex) {
-            for program in Program::ALL.into_iter().filter(|program| programs & bit(*program) != 0) {
-                let place = classifier(program, &name)
-                    .map_err(|error| Error::attach(program, ifindex)(error.to_string()))?;
-                // Detaches on drop; a filter that somebody removed is gone as wanted.
-                drop(place);
-            }
+        for program in Program::ALL.into_iter().filter(|program| programs & bit(*program) != 0) {
+            // Detaches on drop. A device that is gone took its filters along; a filter that somebody removed is as wanted.
+            drop(interface(ifindex).map(|name| classifier(program, &name)));
         }
         gone_is_fine(self.maps.clsact.remove(&ifindex)).map_err(Error::map("CLSACT"))
     }

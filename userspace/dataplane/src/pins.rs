@@ -114,11 +114,16 @@ fn mount_bpffs() -> Result<(), Error> {
     if is_mounted() {
         return Ok(());
     }
+    // Two nodes that start at once must not mount twice: the second would hide the pins of the first. The lock is on the
+    // folder below the mount; whoever waited for it looks again.
+    let lock = std::fs::File::open(BPF_FS).map_err(Error::NoBpfFs)?;
+    lock.lock().map_err(Error::NoBpfFs)?;
+    if is_mounted() {
+        return Ok(());
+    }
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     match mount(Some("bpf"), BPF_FS, Some("bpf"), flags, Some("mode=0700")) {
         Ok(()) => Ok(()),
-        // Another node was faster.
-        Err(_) if is_mounted() => Ok(()),
         Err(nix::Error::EPERM) => Err(Error::NotPermitted { doing: "mounting the BPF file system" }),
         Err(errno) => Err(Error::NoBpfFs(errno.into())),
     }
