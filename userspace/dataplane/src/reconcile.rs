@@ -206,7 +206,7 @@ mod tests {
         let peer = |(tag, allowed): &(u8, &[&str])| {
             (key(*tag), DesiredPeer { allowed_ips: nets(allowed), endpoint })
         };
-        let peers: std::collections::BTreeMap<_, _> = peers.iter().map(peer).collect();
+        let peers: BTreeMap<_, _> = peers.iter().map(peer).collect();
         Desired {
             generation: 1,
             up: true,
@@ -226,7 +226,7 @@ mod tests {
                 Step::Filter(filter) => observed.filter = Some(filter),
                 Step::Owners(owners) => observed.owners = Some(owners),
                 Step::Peers(changes) => {
-                    changes.into_iter().for_each(|change| change_peer(&mut observed, change))
+                    changes.into_iter().for_each(|change| change_peer(&mut observed, change));
                 }
                 Step::AddAddress(address) => assert!(observed.addresses.insert(address.net)),
                 Step::RemoveAddress(address) => assert!(observed.addresses.remove(&address.net)),

@@ -83,7 +83,7 @@ impl ConfigFile {
         match file.exit_node.as_deref().map(str::parse::<IpAddr>) {
             Some(Ok(ip)) => edit.set(Pref::ExitNodeIp, Some(ip.into()), |prefs| &mut prefs.exit_node_ip),
             _ => {
-                edit.set(Pref::ExitNodeId, file.exit_node.map(StableNodeId), |prefs| &mut prefs.exit_node_id)
+                edit.set(Pref::ExitNodeId, file.exit_node.map(StableNodeId), |prefs| &mut prefs.exit_node_id);
             }
         }
         let routes = routes(file.advertise_routes, file.advertise_exit_node == Some(true))?;

@@ -37,7 +37,7 @@ pub(crate) enum Input {
     /// The underlay was read again.
     Underlay(Snapshot),
     /// Somebody asks something through the local API.
-    Request(Request),
+    Request(Box<Request>),
     /// A name was looked up.
     Resolved(String, Vec<IpAddr>),
     /// A deadline passed.
@@ -75,7 +75,7 @@ impl Sources {
         };
         Ok(tokio::select! {
             Some(input) = self.tasks.recv() => input,
-            Some(request) = self.requests.recv() => Input::Request(request),
+            Some(request) = self.requests.recv() => Input::Request(Box::new(request)),
             batch = self.controller.receive() => Input::Datagrams(batch.map_err(lost("the DISCO socket"))?),
             batch = self.loopback.receive() => Input::FromKernel(batch.map_err(lost("the loopback socket"))?),
             event = self.netlink.next() => {
@@ -109,11 +109,13 @@ pub(crate) async fn run(mut daemon: Daemon, mut sources: Sources) -> Result<(), 
             Input::Kernel(report) => daemon.on_kernel(report, now),
             Input::Netlink(event) => daemon.on_netlink(&event, now),
             Input::Underlay(snapshot) => daemon.on_underlay(snapshot, now),
-            Input::Request(Request::Shutdown { reply }) => {
-                _ = reply.send(());
-                return daemon.stop("a request to shut down");
-            }
-            Input::Request(request) => daemon.on_request(request, now),
+            Input::Request(request) => match *request {
+                Request::Shutdown { reply } => {
+                    _ = reply.send(());
+                    return daemon.stop("a request to shut down");
+                }
+                request => daemon.on_request(request, now),
+            },
             Input::Resolved(host, addresses) => daemon.on_resolved(&host, &addresses, now),
             Input::Timer => daemon.on_timer(now),
             Input::Stop(why) => return daemon.stop(why),

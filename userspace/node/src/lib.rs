@@ -7,9 +7,10 @@
 //! | file | noun |
 //! |---|---|
 //! | `start`, `event_loop`, `daemon` | the daemon: from its parts to its end, its inputs, its outputs |
-//! | `login`, `control`, `backend` | registration, the control client, the state everybody sees |
-//! | `requests`, `local_api`, `answers`, `metrics`, `health` | what people and programs ask and are told |
-//! | `kernel`, `device`, `router`, `underlay` | the data plane's writer, the WireGuard device, the firewall, what is below |
+//! | `login`, `identity`, `control`, `backend` | registration, the node key, the control client, the state everybody sees |
+//! | `requests`, `settings`, `pings`, `local_api` | what people and programs ask and change |
+//! | `answers`, `metrics`, `health` | what they are told |
+//! | `plane`, `kernel`, `device`, `router`, `underlay` | the data plane: known, written, its device and firewall, what is below |
 //! | `sockets`, `derp`, `queue` | packets of our own |
 //! | `state`, `config`, `config_file`, `hostinfo`, `chores` | what is stored, given, told and put off |
 //!
@@ -29,13 +30,17 @@ mod error;
 mod event_loop;
 mod health;
 mod hostinfo;
+mod identity;
 mod kernel;
 pub mod local_api;
 mod login;
 mod metrics;
+mod pings;
+mod plane;
 mod queue;
 mod requests;
 mod router;
+mod settings;
 mod sockets;
 mod start;
 mod state;

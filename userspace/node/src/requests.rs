@@ -1,29 +1,26 @@
 //! The local API's requests: each is answered at once, or leaves its reply where the answer will be found.
 //!
-//! Deliberately not here: HTTP and permissions (`local_api`), answers made of the netmap alone (`answers`).
+//! Deliberately not here: HTTP and permissions (`local_api`), answers made of the netmap alone (`answers`), changes
+//! (`settings`, `login`).
 
 use std::net::IpAddr;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use node_core::{PingError, PingId, Pong, Via};
 use tokio::sync::{mpsc, oneshot};
 use types::NodePublic;
-use wire::control::{AuthKey, EndpointType, Node as WireNode, Time};
+use wire::control::{EndpointType, Time};
 use wire::local::{
-    DataPlane, DropCount, LoginProfile, MaskedPrefs, Netcheck, NetworkProfile, Options, PeerStatus,
-    PingResult, PingType, Pref, Prefs, ReloadConfigResponse, Status, TraceLine,
+    DataPlane, DropCount, LoginProfile, Netcheck, NetworkProfile, PeerStatus, Status, TraceLine,
 };
 
-use crate::config_file::ConfigFile;
+use crate::answers;
 use crate::daemon::Daemon;
 use crate::kernel::Command;
 use crate::local_api::{Refusal, Reply, Request, VERSION, Watch};
-use crate::login::{Attempt, core_prefs, server_url};
 use crate::metrics::{Gauges, ProgramCount, render};
-use crate::sockets::tunnel;
-use crate::{answers, random};
+use crate::settings::check;
 
 /// How long an answer waits for the programs' counters: their reader may be busy with a large change.
 const COUNTERS_WAIT: Duration = Duration::from_millis(500);
@@ -181,97 +178,6 @@ impl Daemon {
         }
     }
 
-    fn edit_prefs(&mut self, edit: &MaskedPrefs, reply: Reply<Result<Prefs, Refusal>>, now: Instant) {
-        let mut prefs = self.state.prefs.clone();
-        prefs.apply(edit);
-        let allowed =
-            self.unlocked(&edit.set.iter().copied().collect::<Vec<_>>()).and_then(|()| check(&prefs));
-        if let Err(refusal) = allowed {
-            _ = reply.send(Err(refusal));
-            return;
-        }
-        let goes_down = self.state.prefs.want_running && !prefs.want_running;
-        self.take_prefs(prefs, now);
-        let prefs = self.visible_prefs();
-        if goes_down {
-            // `down` returns when nothing is left.
-            self.waiting_for_down.push(Box::new(move |gone| _ = reply.send(gone.map(|()| prefs))));
-            self.order(Command::Remove);
-        } else {
-            _ = reply.send(Ok(prefs));
-        }
-    }
-
-    /// Stores the settings and follows them.
-    fn take_prefs(&mut self, prefs: Prefs, now: Instant) {
-        if prefs == self.state.prefs {
-            return;
-        }
-        let before = std::mem::replace(&mut self.state.prefs, prefs);
-        let prefs = &self.state.prefs;
-        let reconnects =
-            prefs.want_running != before.want_running || server_url(prefs) != server_url(&before);
-        self.leave_other_server();
-        self.save();
-        self.node.handle_prefs(core_prefs(&self.state.prefs), now);
-        self.report_to_control();
-        self.tell_prefs();
-        if reconnects {
-            self.connect();
-        }
-    }
-
-    /// Whether the configuration file leaves these settings to the user.
-    fn unlocked(&self, changed: &[Pref]) -> Result<(), Refusal> {
-        let Some(file) = self.config_file.as_ref().filter(|file| file.locked) else { return Ok(()) };
-        match changed.iter().find(|pref| file.edit.set.contains(pref)) {
-            None => Ok(()),
-            Some(pref) => Err(Refusal::Invalid(format!(
-                "{} is set by the configuration file; change it there and run `underpass debug reload-config`, or set \
-                 \"Locked\": false in the file",
-                pref.name()
-            ))),
-        }
-    }
-
-    fn start(&mut self, options: Options, now: Instant) -> Result<(), Refusal> {
-        if let Some(prefs) = options.update_prefs {
-            check(&prefs)?;
-            let changed: Vec<Pref> =
-                Pref::ALL.iter().copied().filter(|pref| !prefs.agrees(&self.state.prefs, *pref)).collect();
-            self.unlocked(&changed)?;
-            self.take_prefs(Prefs { persist: None, ..prefs }, now);
-        }
-        if !options.auth_key.is_empty() {
-            self.login.auth_key = Some(AuthKey(options.auth_key));
-        }
-        let needs_login =
-            self.state.login.is_none() || self.facts(now).expired || self.state.prefs.logged_out;
-        if needs_login && self.login.auth_key.is_some() {
-            self.login.attempt = Attempt::Alone;
-            self.begin_login(now);
-        }
-        Ok(())
-    }
-
-    fn reload_config(&mut self, now: Instant) -> ReloadConfigResponse {
-        let Some(path) = &self.config.config_file else { return ReloadConfigResponse::default() };
-        let taken = ConfigFile::read(path).and_then(|file| {
-            let mut prefs = self.state.prefs.clone();
-            prefs.apply(&file.edit);
-            check(&prefs).map_err(|refusal| refusal.to_string())?;
-            Ok((file, prefs))
-        });
-        match taken {
-            Ok((file, prefs)) => {
-                self.config_file = Some(file);
-                self.take_prefs(prefs, now);
-                ReloadConfigResponse { reloaded: true, err: String::new() }
-            }
-            Err(err) => ReloadConfigResponse { reloaded: false, err },
-        }
-    }
-
     fn netcheck(&self) -> Result<Netcheck, Refusal> {
         if self.node.self_node().is_none() {
             let why = "no DERP map yet: join a network with `underpass up` first".to_owned();
@@ -296,71 +202,6 @@ impl Daemon {
             global_v4: global_v4.or_else(|| seen(std::net::SocketAddr::is_ipv4)),
             global_v6: global_v6.or_else(|| seen(std::net::SocketAddr::is_ipv6)),
         })
-    }
-
-    fn ping(&mut self, ip: IpAddr, kind: PingType, size: usize, reply: Reply<PingResult>, now: Instant) {
-        let mut result = PingResult { ip: ip.to_string(), ..PingResult::default() };
-        let own = self.node.self_node().is_some_and(|own| has_address(own, ip));
-        let peer = self.node.whois(ip).map(|whois| whois.node).filter(|_| !own);
-        let Some(peer) = peer else {
-            result.is_local_ip = own;
-            result.err = if own { format!("{ip} is local Tailscale IP") } else { "no matching peer".into() };
-            _ = reply.send(result);
-            return;
-        };
-        let node_ip =
-            if has_address(peer, ip) { Some(ip) } else { peer.addresses.first().map(ipnet::IpNet::addr) };
-        result.node_ip = node_ip.map(|ip| ip.to_string()).unwrap_or_default();
-        result.node_name = peer.name.split('.').next().unwrap_or_default().to_owned();
-        let key = peer.key;
-        match kind {
-            PingType::Disco => {
-                let id = self.node.ping(key, size, now);
-                self.pings.insert(id, (result, reply));
-            }
-            PingType::Icmp | PingType::Tsmp => self.ping_in_tunnel(kind, ip, result, reply),
-            PingType::PeerApi => {
-                result.err = "this node does not use peers' PeerAPI; try --icmp or a plain ping".into();
-                _ = reply.send(result);
-            }
-        }
-    }
-
-    fn ping_in_tunnel(&self, kind: PingType, ip: IpAddr, mut result: PingResult, reply: Reply<PingResult>) {
-        let device = self.config.device.clone();
-        let [a, b, c, d, e, f, g, h, ..] = random();
-        let token = [a, b, c, d, e, f, g, h];
-        tokio::spawn(async move {
-            let answer = match kind {
-                PingType::Tsmp => tunnel::tsmp_ping(&device, ip, token).await,
-                _ => tunnel::icmp_ping(&device, ip, token).await,
-            };
-            match answer {
-                Ok(latency) => result.latency_seconds = latency.as_secs_f64(),
-                Err(error) if error.kind() == std::io::ErrorKind::TimedOut => result.err = "no reply".into(),
-                Err(error) => result.err = error.to_string(),
-            }
-            _ = reply.send(result);
-        });
-    }
-
-    /// A DISCO ping has ended.
-    pub(crate) fn finish_ping(&mut self, id: PingId, result: Result<Pong, PingError>) {
-        let Some((mut answer, reply)) = self.pings.remove(&id) else { return };
-        match result {
-            Ok(Pong { latency, via }) => {
-                answer.latency_seconds = latency.as_secs_f64();
-                match via {
-                    Via::Direct(endpoint) => answer.endpoint = endpoint.to_string(),
-                    Via::Derp(region) => {
-                        answer.derp_region_id = region;
-                        answer.derp_region_code = answers::region_code(self.node.derp_map(), region);
-                    }
-                }
-            }
-            Err(error) => answer.err = error.to_string(),
-        }
-        _ = reply.send(answer);
     }
 
     fn trace(
@@ -409,55 +250,5 @@ impl Daemon {
             let (closed, _) = oneshot::channel();
             _ = kernel.send(Command::Trace(None, closed));
         });
-    }
-}
-
-fn has_address(node: &WireNode, ip: IpAddr) -> bool {
-    node.addresses.iter().any(|net| net.addr() == ip)
-}
-
-/// Whether this node can do what the settings ask.
-fn check(prefs: &Prefs) -> Result<(), Refusal> {
-    let refuse = |text: String| Err(Refusal::Invalid(text));
-    if prefs.run_ssh {
-        return refuse("this node has no SSH server: leave --ssh out and use the system's sshd".into());
-    }
-    if !prefs.exit_node_id.0.is_empty() || prefs.exit_node_ip.0.is_some() || !prefs.auto_exit_node.is_empty()
-    {
-        return refuse("this node cannot use an exit node yet: leave --exit-node out".into());
-    }
-    if let Some(route) = prefs.advertise_routes.iter().find(|route| route.trunc() != **route) {
-        return refuse(format!("{route} has bits behind its prefix; did you mean {}?", route.trunc()));
-    }
-    if let Some(tag) = prefs.advertise_tags.iter().find(|tag| !tag.starts_with("tag:")) {
-        return refuse(format!("{tag:?} is not a tag: tags begin with \"tag:\""));
-    }
-    if !prefs.control_url.is_empty()
-        && let Err(error) = prefs.control_url.parse::<crate::control::ServerUrl>()
-    {
-        return refuse(error.to_string());
-    }
-    Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn settings_this_node_cannot_follow_are_refused_by_name() {
-        let fresh = Prefs::new;
-        assert_eq!(check(&fresh()), Ok(()));
-        let cases = [
-            (Prefs { run_ssh: true, ..fresh() }, "--ssh"),
-            (Prefs { exit_node_ip: IpAddr::from([100, 64, 0, 9]).into(), ..fresh() }, "--exit-node"),
-            (Prefs { advertise_routes: vec!["10.0.0.1/8".parse().unwrap()], ..fresh() }, "10.0.0.0/8"),
-            (Prefs { advertise_tags: vec!["gw".into()], ..fresh() }, "tag:"),
-            (Prefs { control_url: "control.example".into(), ..fresh() }, "https://"),
-        ];
-        for (prefs, wanted) in cases {
-            let refusal = check(&prefs).unwrap_err().to_string();
-            assert!(refusal.contains(wanted), "{refusal}");
-        }
     }
 }

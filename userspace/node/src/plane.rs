@@ -1,0 +1,159 @@
+//! The data plane and the underlay as the daemon knows them: orders to the kernel's writer, its reports, the kernel's events.
+//!
+//! Deliberately not here: what the kernel should be (`node-core`), how it becomes that (`kernel`).
+
+use std::time::Instant;
+
+use wire::local::Notify;
+
+use crate::chores::Chore;
+use crate::daemon::{Daemon, Task};
+use crate::device;
+use crate::event_loop::Input;
+use crate::health::code;
+use crate::kernel::{Command, Plane, Report};
+use crate::local_api::Refusal;
+use crate::sockets::tunnel;
+use crate::underlay::{self, Snapshot};
+
+impl Daemon {
+    /// Hands the wanted state to the kernel's writer.
+    pub(crate) fn apply_desired(&self) {
+        self.order(Command::Apply(Box::new(self.node.desired().clone())));
+    }
+
+    /// Orders something of the kernel's writer.
+    pub(crate) fn order(&self, command: Command) {
+        // The writer ends only after us.
+        _ = self.kernel.send(command);
+    }
+
+    /// The specification of our device as it should be now.
+    pub(crate) fn device_spec(&self) -> device::Spec {
+        device::Spec {
+            name: self.config.device.clone(),
+            mode: self.config.wireguard,
+            key: self.state.node_key.clone(),
+            port: self.port(),
+            embedded_command: self.config.embedded_command.clone(),
+            embedded_log: self.config.state_dir.join("wireguard.log"),
+        }
+    }
+
+    /// The kernel's writer reports.
+    pub(crate) fn on_kernel(&mut self, report: Report, now: Instant) {
+        match report {
+            Report::Observed(peers) => {
+                self.traffic.observe(&peers);
+                self.node.handle_kernel(&peers, now);
+            }
+            Report::Applied { generation, result: Ok(plane) } => {
+                tracing::debug!(generation, up = plane.is_some(), "the kernel is as wanted");
+                if self.health.clear(code::KERNEL) {
+                    self.tell_health();
+                }
+                self.follow_plane(plane);
+                self.chores.cancel(Chore::Reapply);
+                if self.plane.is_some() {
+                    self.chores.ask(Chore::CheckFirewall, now);
+                } else if !self.node.desired().up {
+                    self.waiting_for_down.drain(..).for_each(|answer| answer(Ok(())));
+                }
+            }
+            Report::Prepared(Ok(())) => self.release(),
+            Report::Applied { result: Err(error), .. } | Report::Prepared(Err(error)) => {
+                let text = error.to_string();
+                if !self.node.desired().up {
+                    let refusal = || Refusal::Failed(text.clone());
+                    self.waiting_for_down.drain(..).for_each(|answer| answer(Err(refusal())));
+                }
+                if self.health.set(code::KERNEL, text.clone()) {
+                    self.tell(Notify { err_message: Some(text), ..Notify::default() });
+                    self.tell_health();
+                }
+                self.chores.ask(Chore::Reapply, now);
+            }
+            Report::Switched(switches) => {
+                self.state.forwarding = switches;
+                self.save();
+            }
+            Report::Firewall(result) => {
+                let changed = match result {
+                    Ok(()) => self.health.clear(code::FIREWALL),
+                    Err(text) => self.health.set(code::FIREWALL, text),
+                };
+                if changed {
+                    self.tell_health();
+                }
+            }
+            Report::Trouble(text) => tracing::warn!("{text}"),
+        }
+    }
+
+    /// Takes note of what is in the kernel. Peers' pings are answered on the device as long as it is there.
+    fn follow_plane(&mut self, plane: Option<Plane>) {
+        match plane {
+            Some(_) => self.release(),
+            None => self.held = Some(Vec::new()),
+        }
+        if plane != self.plane {
+            let device = self.config.device.clone();
+            self.tsmp =
+                plane.as_ref().map(|_| Task(tokio::spawn(async move { tunnel::answer_tsmp(&device).await })));
+        }
+        self.plane = plane;
+    }
+
+    /// The programs are there: sends what waited for them.
+    fn release(&mut self) {
+        for transmit in self.held.take().into_iter().flatten() {
+            self.transmit(transmit);
+        }
+    }
+
+    /// Something of the kernel's network changed: ours is put back, the underlay is read again.
+    pub(crate) fn on_netlink(&mut self, event: &netlink::Event, now: Instant) {
+        let own = self.plane.as_ref().map(|plane| plane.link);
+        if underlay::concerns(event, own) {
+            self.chores.ask(Chore::ReadUnderlay, now);
+        }
+        let is_ours = match event {
+            netlink::Event::LinkRemoved(link) => Some(link.index) == own,
+            netlink::Event::RuleRemoved(rule) => rule.protocol == dataplane::PROTOCOL,
+            netlink::Event::RouteRemoved(route) => route.protocol == dataplane::PROTOCOL,
+            _ => false,
+        };
+        if is_ours && own.is_some() && self.node.desired().up {
+            self.chores.ask(Chore::Reapply, now);
+        }
+    }
+
+    /// The underlay was read again.
+    pub(crate) fn on_underlay(&mut self, snapshot: Snapshot, now: Instant) {
+        if snapshot == self.underlay {
+            return;
+        }
+        tracing::info!(devices = ?snapshot.devices, "the underlay changed");
+        if snapshot.devices != self.underlay.devices {
+            self.order(Command::Underlay(snapshot.devices.keys().copied().collect()));
+        }
+        if snapshot.underlay != self.underlay.underlay {
+            self.node.handle_underlay(snapshot.underlay.clone(), now);
+            self.login.reconnect();
+        }
+        self.underlay = snapshot;
+    }
+
+    /// Reads the underlay, in the background.
+    pub(crate) fn read_underlay(&self) {
+        let (handle, device, inputs) =
+            (self.netlink.clone(), self.config.device.clone(), self.inputs.clone());
+        tokio::spawn(async move {
+            match underlay::read(&handle, &device).await {
+                // A loop that has ended needs no answer.
+                Ok(snapshot) => _ = inputs.send(Input::Underlay(snapshot)).await,
+                Err(error) => tracing::warn!(%error, "the underlay cannot be read"),
+            }
+        });
+    }
+}
