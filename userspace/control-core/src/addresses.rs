@@ -46,7 +46,7 @@ impl Pool {
 
     fn free(&self, v4: Ipv4Addr) -> bool {
         let edge = v4 == CGNAT.network() || v4 == CGNAT.broadcast();
-        // 100.100.0.0/24 and 100.100.100.0/24 belong to the service's own addresses (tailscale `net/tsaddr`).
+        // Tailscale documents 100.100.0.0/24 and 100.100.100.0/24 as its service's own (the resolver is in the latter).
         let service = v4.octets()[..3] == SERVICE_V4.octets()[..3] || v4.octets()[..3] == [100, 100, 0];
         !edge && !service && !CHROMEOS.contains(&v4) && !self.taken.contains(&v4)
     }

@@ -14,7 +14,7 @@ use wire::control::RegisterRequest;
 pub const LIFETIME: Duration = Duration::from_secs(3600);
 
 /// Registrations need no authentication to come here, so their number is bounded; the oldest goes first.
-const MOST: usize = 1000;
+const MOST: usize = 256;
 
 /// A waiting machine.
 #[derive(Clone)]

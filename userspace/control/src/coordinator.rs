@@ -34,6 +34,8 @@ pub(crate) use verb::{Answer, Refused, Verb};
 const DEBOUNCE: Duration = Duration::from_millis(50);
 /// A stream that so many messages wait for has stopped reading; it ends, and its client connects anew.
 const STREAM_QUEUE: usize = 64;
+/// A machine asks once and asks again after a broken connection; more is somebody filling up memory.
+const WAITING_A_KEY: usize = 4;
 /// Requests waiting for the coordinator; more wait in their own tasks.
 const INPUT_QUEUE: usize = 1024;
 
@@ -224,6 +226,7 @@ impl<S: Store> Coordinator<S> {
         if self.pendings.waits(followed, machine, request.node_key) {
             let waiting = self.waiting.entry(followed.to_owned()).or_default();
             waiting.retain(|waiting| !waiting.reply.is_closed());
+            waiting.truncate(WAITING_A_KEY - 1);
             waiting.push(Waiting { machine, request, reply });
             return;
         }

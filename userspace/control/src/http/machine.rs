@@ -11,7 +11,7 @@ use types::MachinePublic;
 use wire::control::{MapRequest, RegisterRequest, encode_frame};
 
 use super::stream::MapStream;
-use super::{AnyBody, Site, json, read_json, text, typed};
+use super::{AnyBody, MAX_BODY, MAX_REGISTRATION, Site, json, read_json, text, typed};
 use crate::coordinator::{Input, MapError, MapReply};
 
 /// Endpoints of Tailscale's service that this server does not have yet. Clients take 501 for "not here" and go on.
@@ -40,7 +40,7 @@ pub(super) async fn answer(
 }
 
 async fn register(site: &Site, machine: MachinePublic, request: Request<Incoming>) -> Response<AnyBody> {
-    let request: Box<RegisterRequest> = match read_json(request.into_body()).await {
+    let request: Box<RegisterRequest> = match read_json(request.into_body(), MAX_REGISTRATION).await {
         Ok(request) => request,
         Err(response) => return response,
     };
@@ -51,7 +51,7 @@ async fn register(site: &Site, machine: MachinePublic, request: Request<Incoming
 }
 
 async fn map(site: &Site, machine: MachinePublic, request: Request<Incoming>) -> Response<AnyBody> {
-    let request: Box<MapRequest> = match read_json(request.into_body()).await {
+    let request: Box<MapRequest> = match read_json(request.into_body(), MAX_BODY).await {
         Ok(request) => request,
         Err(response) => return response,
     };

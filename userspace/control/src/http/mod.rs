@@ -35,6 +35,8 @@ use crate::coordinator::Handle;
 
 /// The longest body a request may have.
 const MAX_BODY: usize = 1 << 20;
+/// The longest registration: anybody may send one, and it is kept while it waits for an administrator.
+const MAX_REGISTRATION: usize = 64 << 10;
 /// How long a TLS handshake, a request's head and its body may each take.
 const STEP_DEADLINE: Duration = Duration::from_secs(15);
 /// After an accept has failed (no file descriptor left), so that the loop does not spin.
@@ -104,16 +106,17 @@ where
 }
 
 /// A request's body as JSON, or the answer that says why not.
-async fn read_json<B, T>(body: B) -> Result<T, Response<AnyBody>>
+async fn read_json<B, T>(body: B, limit: usize) -> Result<T, Response<AnyBody>>
 where
     B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>>,
     T: DeserializeOwned,
 {
-    let collected = timeout(STEP_DEADLINE, Limited::new(body, MAX_BODY).collect()).await;
+    let collected = timeout(STEP_DEADLINE, Limited::new(body, limit).collect()).await;
     let bytes = match collected {
         Ok(Ok(bytes)) => bytes.to_bytes(),
         Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => {
-            return Err(text(StatusCode::PAYLOAD_TOO_LARGE, "the request is longer than 1 MiB\n"));
+            let why = format!("the request is longer than {} KiB\n", limit >> 10);
+            return Err(text(StatusCode::PAYLOAD_TOO_LARGE, why));
         }
         Ok(Err(_)) => return Err(text(StatusCode::BAD_REQUEST, "the request broke off\n")),
         Err(_) => return Err(text(StatusCode::REQUEST_TIMEOUT, "the request took too long\n")),

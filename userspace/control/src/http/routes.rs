@@ -10,7 +10,7 @@ use tokio::net::lookup_host;
 use wire::control::{DerpAdmitClientRequest, DerpAdmitClientResponse, OverTlsPublicKeyResponse};
 use wire::ts2021::PATH as TS2021;
 
-use super::{AnyBody, Site, read_json, text, ts2021, typed, whole};
+use super::{AnyBody, MAX_BODY, Site, read_json, text, ts2021, typed, whole};
 use crate::coordinator::Input;
 
 pub(super) async fn answer(
@@ -58,7 +58,7 @@ async fn health(site: &Site) -> Response<AnyBody> {
 
 /// Whether a relay may admit a node (tailscale `derp/derpserver`, `--verify-client-url`).
 async fn verify(site: &Site, request: Request<Incoming>) -> Response<AnyBody> {
-    let asked: DerpAdmitClientRequest = match read_json(request.into_body()).await {
+    let asked: DerpAdmitClientRequest = match read_json(request.into_body(), MAX_BODY).await {
         Ok(asked) => asked,
         Err(response) => return response,
     };

@@ -138,6 +138,7 @@ impl Place {
     async fn tls(&self) -> tokio_rustls::client::TlsStream<TcpStream> {
         let pem = std::fs::read(self.folder.path().join("state/tls.crt")).unwrap();
         let stream = TcpStream::connect(self.addr).await.unwrap();
+        stream.set_nodelay(true).unwrap();
         Trust::pem(&pem).unwrap().connect(stream, "127.0.0.1", &Expect::Host).await.unwrap()
     }
 }
