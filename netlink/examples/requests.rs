@@ -1,13 +1,16 @@
 //! Sends the same configuration through this crate (`ours`) or wireguard-control (`control`), for README.md's table:
-//! `strace -e trace=sendto,sendmsg requests ours|control DEVICE add N` or `... endpoint N`, on a kernel WireGuard DEVICE.
+//! `strace -f -e trace=sendto,sendmsg requests ours|control DEVICE add N` (one call for N peers) or `... endpoint N` (N
+//! calls, each moving one peer), on a kernel WireGuard DEVICE. Prints what the calls took, after the first opening.
 
-use std::net::IpAddr;
-use std::time::Instant;
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 use netlink::Handle;
 use netlink::wireguard::{PeerChange, PublicKey, Wireguard};
-use wireguard_control::{Backend, DeviceUpdate, Key, PeerConfigBuilder};
+use wireguard_control::{Backend, DeviceUpdate, InterfaceName, Key, PeerConfigBuilder};
+
+type Outcome = Result<Duration, Box<dyn std::error::Error>>;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let words: Vec<String> = std::env::args().skip(1).collect();
@@ -15,14 +18,15 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         return Err("arguments: ours|control DEVICE add|endpoint N".into());
     };
     let (add, count) = (action == "add", count.parse()?);
-    let began = Instant::now();
-    match library.as_str() {
+    let took = match library.as_str() {
         "ours" => ours(device, add, count)?,
-        _ => control(device, add, count)?,
-    }
-    println!("{library} {action} {count}: {:?}", began.elapsed());
+        _ => control(&device.parse()?, add, count)?,
+    };
+    println!("{library} {action} {count}: {took:?}");
     Ok(())
 }
+
+const ENDPOINT: SocketAddr = SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 9)), 41641);
 
 fn key(n: u32) -> [u8; 32] {
     let mut key = [1; 32];
@@ -34,30 +38,42 @@ fn address(n: u32) -> IpAddr {
     IpAddr::from((0x6440_0000 + n).to_be_bytes())
 }
 
-fn ours(device: &str, add: bool, count: u32) -> Result<(), Box<dyn std::error::Error>> {
-    let endpoint = "192.0.2.9:41641".parse()?;
-    let change = |n| {
-        let key = PublicKey(key(n));
-        let allowed_ips = vec![IpNet::from(address(n))];
-        match add {
-            true => PeerChange::Set { key, endpoint: Some(endpoint), allowed_ips, keepalive: 0 },
-            false => PeerChange::Endpoint { key, endpoint },
-        }
+fn ours(device: &str, add: bool, count: u32) -> Outcome {
+    let set = |n| PeerChange::Set {
+        key: PublicKey(key(n)),
+        endpoint: Some(ENDPOINT),
+        allowed_ips: vec![IpNet::from(address(n))],
+        keepalive: 0,
     };
-    let changes: Vec<_> = (0..count).map(change).collect();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let wireguard = Wireguard::open(&Handle::open()?, device).await?;
-        Ok(wireguard.apply(&changes).await?)
+        let began = Instant::now();
+        if add {
+            wireguard.apply(&(0..count).map(set).collect::<Vec<_>>()).await?;
+        } else {
+            for n in 0..count {
+                wireguard
+                    .apply(&[PeerChange::Endpoint { key: PublicKey(key(n)), endpoint: ENDPOINT }])
+                    .await?;
+            }
+        }
+        Ok(began.elapsed())
     })
 }
 
-fn control(device: &str, add: bool, count: u32) -> Result<(), Box<dyn std::error::Error>> {
-    let endpoint = "192.0.2.9:41641".parse()?;
-    let peer = |n| {
-        let peer = PeerConfigBuilder::new(&Key(key(n))).set_endpoint(endpoint);
-        if add { peer.replace_allowed_ips().add_allowed_ip(address(n), 32) } else { peer }
-    };
-    let update = DeviceUpdate::new().add_peers(&(0..count).map(peer).collect::<Vec<_>>());
-    Ok(update.apply(&device.parse()?, Backend::Kernel)?)
+fn control(device: &InterfaceName, add: bool, count: u32) -> Outcome {
+    let peer = |n| PeerConfigBuilder::new(&Key(key(n))).set_endpoint(ENDPOINT);
+    let set = |n| peer(n).replace_allowed_ips().add_allowed_ip(address(n), 32);
+    let began = Instant::now();
+    if add {
+        DeviceUpdate::new()
+            .add_peers(&(0..count).map(set).collect::<Vec<_>>())
+            .apply(device, Backend::Kernel)?;
+    } else {
+        for n in 0..count {
+            DeviceUpdate::new().add_peer(peer(n)).apply(device, Backend::Kernel)?;
+        }
+    }
+    Ok(began.elapsed())
 }
