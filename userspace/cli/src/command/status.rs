@@ -47,7 +47,9 @@ impl StatusArgs {
             return output::json(&status);
         }
         if let Some(sentence) = why_not_up(&status) {
-            output::text(&(health(&status) + &sentence + "\n"))?;
+            // Of a node that was told to stop, health would only say that it is stopped.
+            let health = if status.backend_state == State::Stopped { String::new() } else { health(&status) };
+            output::text(&format!("{sentence}\n{health}"))?;
             return Err(NotSo.into());
         }
         output::text(&self.report(&status, Timestamp::now()))

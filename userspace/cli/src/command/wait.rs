@@ -1,5 +1,6 @@
 //! `underpass wait`: for scripts and units that bind to the node's addresses.
 
+use std::cell::Cell;
 use std::net::UdpSocket;
 use std::time::Duration;
 
@@ -25,22 +26,17 @@ pub(crate) struct Wait {
 
 impl Wait {
     pub(crate) async fn run(self, node: &Client) -> anyhow::Result<()> {
-        if self.timeout.is_zero() {
-            return until_up(node).await;
-        }
-        match timeout(self.timeout, until_up(node)).await {
-            Ok(done) => done,
-            Err(_) => Err(TimedOut(format!(
-                "the node at {} is not up after {}",
-                node.socket().display(),
-                duration::rough(self.timeout)
-            ))
-            .into()),
-        }
+        let stage = Cell::new("no node answers");
+        let span = if self.timeout.is_zero() { Duration::MAX } else { self.timeout };
+        timeout(span, until_up(node, &stage)).await.unwrap_or_else(|_| {
+            let (socket, span) = (node.socket().display(), duration::rough(span));
+            Err(TimedOut(format!("gave up on {socket} after {span}: {}", stage.get())).into())
+        })
     }
 }
 
-async fn until_up(node: &Client) -> anyhow::Result<()> {
+/// `stage` always says what is waited for.
+async fn until_up(node: &Client, stage: &Cell<&str>) -> anyhow::Result<()> {
     let mut bus = loop {
         match node.watch(NotifyMask::INITIAL_STATE).await {
             Ok(bus) => break bus,
@@ -48,7 +44,9 @@ async fn until_up(node: &Client) -> anyhow::Result<()> {
             Err(other) => return Err(other.into()),
         }
     };
+    stage.set("the node is not up; see `underpass status`");
     while bus.notify().await?.state != Some(State::Running) {}
+    stage.set("the node is up, but its addresses cannot be bound in this network namespace");
     loop {
         let addresses = node.status(false).await?.tailscale_ips;
         // Binding is exactly what the caller is about to do.

@@ -47,6 +47,8 @@ async fn it_reads_what_we_serve() {
     let status =
         ["100.64.0.2", "gw", "alice@", "active; direct 203.0.113.7:41641, tx 9 rx 8", "the sky is falling"];
     says(&tailscale(&["status"]), 0, &status);
+    let text = tailscale(&["status"]).stdout;
+    assert!(!String::from_utf8_lossy(&text).contains("404"), "it asked for something we do not serve");
     let json = tailscale(&["status", "--json"]);
     let status: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
     assert_eq!(status["Self"]["DNSName"], "me.net.test.");
@@ -68,6 +70,7 @@ async fn it_reads_what_we_serve() {
     says(&tailscale(&["debug", "derp-map"]), 0, &["Headquarters"]);
     says(&tailscale(&["debug", "watch-ipn", "--initial", "--count=1"]), 0, &["\"State\": 6"]);
     says(&tailscale(&["debug", "reload-config"]), 1, &["config mode not in use"]);
+    says(&tailscale(&["dns", "status"]), 0, &["MagicDNS: disabled tailnet-wide"]);
     says(&tailscale(&["bugreport"]), 0, &["underpass 0.1.0, Linux"]);
 }
 

@@ -23,6 +23,31 @@ pub(super) fn routes() -> Router<Backend> {
         .route("/update/check", get(update_check))
         .route("/suggest-exit-node", get(suggest_exit_node).post(suggest_exit_node))
         .route("/services", get(|| async { Json(json!({})) }))
+        .route("/serve-config", get(|| async { Json(json!(null)) }))
+}
+
+/// What only root and the operator may ask: which names the machine looks for.
+pub(super) fn private_routes() -> Router<Backend> {
+    Router::new().route("/dns-osconfig", get(dns_os_config))
+}
+
+/// The machine's own resolver, which we leave alone.
+async fn dns_os_config() -> Json<serde_json::Value> {
+    Json(resolver(&fs::read_to_string("/etc/resolv.conf").unwrap_or_default()))
+}
+
+/// `resolv.conf(5)` as `apitype.DNSOSConfig`. The last `search` line wins, as in the C library.
+fn resolver(text: &str) -> serde_json::Value {
+    let (mut nameservers, mut search): (Vec<&str>, Vec<&str>) = Default::default();
+    for line in text.lines() {
+        let mut words = line.split_whitespace();
+        match words.next() {
+            Some("nameserver") => nameservers.extend(words.next()),
+            Some("search") => search = words.collect(),
+            _ => {}
+        }
+    }
+    json!({ "Nameservers": nameservers, "SearchDomains": search, "MatchDomains": [] })
 }
 
 /// Whether the kernel would forward what the advertised routes promise.
@@ -68,6 +93,14 @@ async fn suggest_exit_node() -> Json<ExitNodeSuggestion> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_resolver_is_what_the_c_library_reads() {
+        let text = "# a comment\nsearch old.test\nnameserver 192.0.2.53\nnameserver 2001:db8::53\nsearch a.test b.test\n";
+        let found = resolver(text);
+        assert_eq!(found["Nameservers"], json!(["192.0.2.53", "2001:db8::53"]));
+        assert_eq!(found["SearchDomains"], json!(["a.test", "b.test"]));
+    }
 
     #[test]
     fn only_the_families_that_are_advertised_are_warned_of() {

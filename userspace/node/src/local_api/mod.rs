@@ -50,17 +50,18 @@ pub async fn serve(listener: UnixListener, requests: mpsc::Sender<Request>) -> i
 
 fn router(requests: mpsc::Sender<Request>) -> Router {
     let backend = Backend::new(requests);
-    let readers = Router::new().merge(status::routes()).merge(machine::routes()).merge(bus::routes());
-    let writers =
-        settings::routes().route_layer(from_fn_with_state(backend.clone(), access::only_root_or_operator));
-    let api = readers
+    let readers = Router::new()
+        .merge(status::routes())
+        .merge(machine::routes())
+        .merge(bus::routes())
         .merge(settings::reading())
-        .merge(debug::reading())
-        .merge(writers)
-        .merge(
-            debug::routes().route_layer(from_fn_with_state(backend.clone(), access::only_root_or_operator)),
-        )
-        .with_state(backend);
+        .merge(debug::reading());
+    let writers = Router::new()
+        .merge(settings::routes())
+        .merge(debug::routes())
+        .merge(machine::private_routes())
+        .route_layer(from_fn_with_state(backend.clone(), access::only_root_or_operator));
+    let api = readers.merge(writers).with_state(backend);
     Router::new()
         .route("/", get(|| async { "underpass\n" }))
         .nest("/localapi/v0", api)
