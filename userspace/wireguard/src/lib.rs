@@ -10,11 +10,12 @@
 //!   TUN <── inbound  <── UDP        (one inbound thread a family)
 //! ```
 //!
-//! The protocol is gotatun's `Tunn` (Mullvad's fork of boringtun): released monthly, ring's assembly for the cipher,
-//! staged packets and Linux's own timers, and the security fixes boringtun 0.7 lacks. Its device layer is not used: it
-//! takes a lock and a system call a packet, has no segmentation offload, answers a port in use only after dropping the
-//! old socket, and binds its life to a tokio runtime. The loops here move super-packets instead: TSO and USO on the TUN
-//! side (tun-rs), UDP GSO and GRO on the other.
+//! The protocol is gotatun's `Tunn`, Mullvad's fork of boringtun with some ten releases in 2026: ring's assembly for the
+//! cipher, staged packets and Linux's own timers. boringtun 0.7.1 neither pads packets nor stops at the limit of messages
+//! of a key, and limits handshakes of all senders together. gotatun's device layer is not used: TUN packets come one by
+//! one, UDP leaves without segmentation offload, a change of port drops the old socket before it tries the new one, and
+//! its life is a tokio runtime's. The loops here move super-packets instead: TSO and USO on the TUN side (tun-rs), UDP GSO
+//! and GRO on the other.
 //! Deliberately not here: addresses, routes and link state of the device (`netlink`), and sticky source addresses.
 
 mod allowed_ips;

@@ -1,6 +1,7 @@
 //! The process of one device: makes everything, says so on its standard output, and runs until there is nothing to run.
 
 use std::io::Write as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, OnceLock};
 
@@ -84,9 +85,8 @@ impl Running {
     fn wait(self, options: &Options) {
         let reason = self.ended.recv().unwrap_or_default();
         tracing::info!(device = options.device, reason, "the embedded WireGuard ends");
-        if std::fs::metadata(&self.server.path)
-            .is_ok_and(|now| std::os::unix::fs::MetadataExt::ino(&now) == self.server.inode)
-        {
+        // A later process of the same name may have put its own file there.
+        if std::fs::metadata(&self.server.path).is_ok_and(|now| now.ino() == self.server.inode) {
             let _ = std::fs::remove_file(&self.server.path);
         }
     }
