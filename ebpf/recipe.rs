@@ -19,11 +19,12 @@ const FLAGS: [&str; 5] = [
     "-Clinker=bpf-linker",
 ];
 
-/// Builds `ebpf/programs` below `repository` into `target` and returns the object's path.
+/// Builds `ebpf/programs` below `repository` in the folder `target` and writes the object to `object`.
 ///
 /// # Errors
 /// What is missing and how to get it, or the compiler's messages.
-pub(crate) fn build_ebpf(repository: &Path, target: &Path) -> Result<PathBuf, String> {
+pub(crate) fn build_ebpf(repository: &Path, target: &Path, object: &Path) -> Result<(), String> {
+    let sysroot = sysroot()?;
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut build = Command::new(cargo);
     build
@@ -41,18 +42,41 @@ pub(crate) fn build_ebpf(repository: &Path, target: &Path) -> Result<PathBuf, St
         .arg(target)
         .env("PATH", path_with_linker()?)
         .env("RUSTC_BOOTSTRAP", "1")
-        .env("CARGO_ENCODED_RUSTFLAGS", flags(repository)?)
+        .env("CARGO_ENCODED_RUSTFLAGS", flags(repository, &sysroot))
         // What the outer cargo set for the host's build.
         .env_remove("RUSTFLAGS")
         .env_remove("RUSTC_WRAPPER")
         .env_remove("RUSTC_WORKSPACE_WRAPPER")
         .env_remove("CARGO_TARGET_DIR")
         .env_remove("CARGO_BUILD_TARGET");
-    let output = build.output().map_err(|error| format!("cannot start cargo for ebpf/programs: {error}"))?;
-    if !output.status.success() {
-        return Err(format!("building ebpf/programs failed:\n{}", String::from_utf8_lossy(&output.stderr)));
+    finish("building ebpf/programs", &mut build)?;
+    strip(&target.join("bpfel-unknown-none/release/programs"), object, &sysroot)
+}
+
+/// Leaves out the DWARF, which only the linker needed to make BTF: nine tenths of the file, and the crates' hashes in it
+/// differ between clones. A toolchain without the tool embeds it as it is.
+fn strip(built: &Path, object: &Path, sysroot: &Path) -> Result<(), String> {
+    let hosts = std::fs::read_dir(sysroot.join("lib/rustlib")).into_iter().flatten().filter_map(Result::ok);
+    match hosts.map(|host| host.path().join("bin/rust-objcopy")).find(|tool| tool.is_file()) {
+        Some(tool) => finish(
+            "stripping the eBPF object",
+            Command::new(tool)
+                .arg("--strip-debug")
+                .args([built, object])
+                .env("LD_LIBRARY_PATH", sysroot.join("lib")),
+        ),
+        None => {
+            std::fs::copy(built, object).map(drop).map_err(|error| format!("{}: {error}", built.display()))
+        }
     }
-    Ok(target.join("bpfel-unknown-none/release/programs"))
+}
+
+fn finish(what: &str, command: &mut Command) -> Result<(), String> {
+    let output = command.output().map_err(|error| format!("{what}: cannot start {command:?}: {error}"))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(format!("{what} failed:\n{}", String::from_utf8_lossy(&output.stderr)))
 }
 
 /// `PATH` with the folder in front that `cargo xtask setup` installs bpf-linker to, unless one is on it already.
@@ -70,23 +94,27 @@ fn path_with_linker() -> Result<OsString, String> {
     std::env::join_paths(folders).map_err(|error| format!("PATH: {error}"))
 }
 
-/// Flags as cargo wants them: separated by 0x1f, so that paths may contain spaces.
-fn flags(repository: &Path) -> Result<String, String> {
-    let sysroot = Command::new(std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()))
+/// The compiler's folder, which must have its sources.
+fn sysroot() -> Result<PathBuf, String> {
+    let output = Command::new(std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()))
         .args(["--print", "sysroot"])
         .output()
         .map_err(|error| format!("cannot start rustc: {error}"))?;
-    let sysroot = PathBuf::from(String::from_utf8_lossy(&sysroot.stdout).trim());
+    let sysroot = PathBuf::from(String::from_utf8_lossy(&output.stdout).trim());
     if !sysroot.join("lib/rustlib/src/rust/library/core").is_dir() {
         return Err("the compiler's sources (rust-src) are missing; run: cargo xtask setup".to_owned());
     }
-    let cargo_home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
-    let cargo_home =
-        cargo_home.or_else(|| std::env::var_os("HOME").map(|home| Path::new(&home).join(".cargo")));
+    Ok(sysroot)
+}
+
+/// Flags as cargo wants them: separated by 0x1f, so that paths may contain spaces.
+fn flags(repository: &Path, sysroot: &Path) -> String {
+    let home = std::env::var_os("HOME").map(|home| Path::new(&home).join(".cargo"));
+    let cargo_home = std::env::var_os("CARGO_HOME").map(PathBuf::from).or(home);
     let remapped =
-        [(Some(repository.to_owned()), "/underpass"), (cargo_home, "/cargo"), (Some(sysroot), "/rust")];
+        [(Some(repository), "/underpass"), (cargo_home.as_deref(), "/cargo"), (Some(sysroot), "/rust")];
     let remaps = remapped
         .into_iter()
         .filter_map(|(from, to)| Some(format!("--remap-path-prefix={}={to}", from?.display())));
-    Ok(FLAGS.into_iter().map(str::to_owned).chain(remaps).collect::<Vec<_>>().join("\x1f"))
+    FLAGS.into_iter().map(str::to_owned).chain(remaps).collect::<Vec<_>>().join("\x1f")
 }

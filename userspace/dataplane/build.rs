@@ -9,7 +9,8 @@ fn main() {
     println!("cargo:rerun-if-env-changed=UNDERPASS_EBPF_OBJECT");
     println!("cargo:rerun-if-env-changed=UNDERPASS_CACHE");
     let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    for part in ["recipe.rs", "abi", "packet/src", "packet/Cargo.toml", "programs/src", "programs/Cargo.toml"]
+    for part in
+        ["recipe.rs", "abi", "packet/src", "packet/Cargo.toml", "programs", "Cargo.toml", "Cargo.lock"]
     {
         println!("cargo:rerun-if-changed={}", repository.join("ebpf").join(part).display());
     }
@@ -37,9 +38,7 @@ fn object(repository: &Path) -> Result<PathBuf, String> {
     let target = out.ancestors().nth(4).ok_or("OUT_DIR is not below a target folder")?.join("ebpf");
     let repository =
         repository.canonicalize().map_err(|error| format!("{}: {error}", repository.display()))?;
-    let built = recipe::build_ebpf(&repository, &target)?;
-    // A copy of our own: the shared file may be replaced while the compiler reads it.
     let object = out.join("programs.o");
-    std::fs::copy(&built, &object).map_err(|error| format!("{}: {error}", built.display()))?;
+    recipe::build_ebpf(&repository, &target, &object)?;
     Ok(object)
 }

@@ -9,5 +9,8 @@ mod recipe;
 
 /// Builds the programs and returns the object's path.
 pub(crate) fn build_ebpf() -> anyhow::Result<PathBuf> {
-    recipe::build_ebpf(&step::root(), &target().join("ebpf")).map_err(anyhow::Error::msg)
+    let target = target().join("ebpf");
+    let object = target.join("programs.o");
+    recipe::build_ebpf(&step::root(), &target, &object).map_err(anyhow::Error::msg)?;
+    Ok(object)
 }

@@ -14,6 +14,7 @@ use aya::programs::{LinkOrder, SchedClassifier, TcAttachType};
 use aya::util::KernelVersion;
 
 use crate::error::{chain, errno};
+use crate::link;
 use crate::maps::gone_is_fine;
 use crate::pins::{self, pin_error};
 use crate::{Error, Programs};
@@ -74,7 +75,7 @@ impl Programs {
     /// When a pin or the bookkeeping cannot be removed.
     pub fn detach(&mut self, ifindex: u32) -> Result<(), Error> {
         for program in Program::ALL {
-            pins::remove(&self.pins.link(program, ifindex))?;
+            remove_link(&self.pins.link(program, ifindex))?;
         }
         self.detach_clsact(ifindex)
     }
@@ -118,8 +119,11 @@ impl Programs {
         Ok(())
     }
 
-    /// For removal: links go with their pins, classifiers need a call.
+    /// For removal.
     pub(crate) fn detach_everything(&mut self) -> Result<(), Error> {
+        for (_, _, path) in self.pins.links()? {
+            remove_link(&path)?;
+        }
         let devices: Vec<u32> = self.maps.clsact.keys().filter_map(Result::ok).collect();
         devices.into_iter().try_for_each(|ifindex| self.detach_clsact(ifindex))
     }
@@ -218,6 +222,14 @@ impl Programs {
         }
         gone_is_fine(self.maps.clsact.remove(&ifindex)).map_err(Error::map("CLSACT"))
     }
+}
+
+/// Detaches the link and removes its pin. A link whose device is gone, or no link at all, is as good as detached.
+fn remove_link(path: &Path) -> Result<(), Error> {
+    if let Err(error) = link::detach(path) {
+        tracing::debug!(path = %path.display(), %error, "no link to detach");
+    }
+    pins::remove(path)
 }
 
 fn direction(program: Program) -> TcAttachType {

@@ -2,8 +2,9 @@
 //!
 //! Addresses that the same rules name are one class. For every prefix that a rule names as a source, its class is the set
 //! of rules that name it or a prefix around it; for every local prefix, and every prefix inside one that a rule names as a
-//! destination, likewise. A pair of classes gets the merged ranges of the rules both have. So a packet needs two class
-//! lookups, one pair lookup and one binary search. Deliberately not here: the kernel's maps (`install`).
+//! destination, likewise. A pair of classes gets the merged ranges of the rules both have, and source classes that may do
+//! the same become one. So a packet needs two class lookups, one pair lookup and one binary search. Deliberately not
+//! here: the kernel's maps (`install`).
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -49,14 +50,16 @@ pub fn compile(filter: &Filter) -> Result<Compiled, Error> {
     }
     let sources = Classes::of(sources);
     let destinations = Classes::of(local_destinations(&filter.local, &opened));
-    let (pairs, ranges) = pairs(&sources, &destinations, &opened)?;
+    let matrix = Matrix::of(&sources, &destinations, &opened)?;
 
-    let classes: BTreeMap<_, _> = [(Side::Source, sources), (Side::Destination, destinations)]
-        .into_iter()
-        .flat_map(|(side, classes)| classes.by_net.into_iter().map(move |(net, class)| ((side, net), class)))
+    let senders =
+        sources.by_net.into_iter().filter_map(|(net, class)| Some((net, matrix.row_of[class as usize]?)));
+    let classes: BTreeMap<_, _> = senders
+        .map(|(net, row)| ((Side::Source, net), row))
+        .chain(destinations.by_net.into_iter().map(|(net, class)| ((Side::Destination, net), class)))
         .collect();
     fits("address prefixes", classes.len(), MAX_PREFIXES)?;
-    Ok(Compiled { classes, pairs, ranges })
+    Ok(Compiled { classes, pairs: matrix.pairs, ranges: matrix.ranges })
 }
 
 /// One destination of one rule.
@@ -137,50 +140,86 @@ impl Classes {
     }
 }
 
-type Pairs = BTreeMap<(u32, u32), Span>;
+/// What every sender may do to every receiver.
+struct Matrix {
+    /// By source class: its row, which equal classes share; none if it may do nothing.
+    row_of: Vec<Option<u32>>,
+    /// By row and destination class.
+    pairs: BTreeMap<(u32, u32), Span>,
+    ranges: Vec<PortRange>,
+}
 
-/// What every source class may do to every destination class.
-fn pairs(
-    sources: &Classes,
-    destinations: &Classes,
-    opened: &[Opened],
-) -> Result<(Pairs, Vec<PortRange>), Error> {
-    let rules = opened.iter().map(|o| o.rule + 1).max().unwrap_or(0);
-    let mut by_rule: Vec<Vec<(u32, usize)>> = vec![Vec::new(); rules];
-    for (class, members) in destinations.members.iter().enumerate() {
-        for position in members {
-            by_rule[opened[*position].rule].push((class as u32, *position));
+impl Matrix {
+    fn of(sources: &Classes, destinations: &Classes, opened: &[Opened]) -> Result<Self, Error> {
+        let reach = Reach::of(destinations, opened);
+        let mut matrix = Self { row_of: Vec::new(), pairs: BTreeMap::new(), ranges: Vec::new() };
+        let mut spans: BTreeMap<Vec<PortRange>, Span> = BTreeMap::new();
+        let mut rows: BTreeMap<Vec<(u32, Span)>, u32> = BTreeMap::new();
+        let mut work = 0;
+        for rules in &sources.members {
+            let reached = reach.from(rules, opened, &mut work)?;
+            let row: Vec<(u32, Span)> = reached
+                .into_iter()
+                .map(|(destination, ranges)| (destination, matrix.span(merge(ranges), &mut spans)))
+                .collect();
+            fits("port ranges", matrix.ranges.len(), MAX_RANGES)?;
+            let next = rows.len() as u32;
+            let number = (!row.is_empty()).then(|| {
+                *rows.entry(row).or_insert_with_key(|row| {
+                    matrix.pairs.extend(row.iter().map(|(destination, span)| ((next, *destination), *span)));
+                    next
+                })
+            });
+            fits("pairs of sources and destinations", matrix.pairs.len(), MAX_PAIRS)?;
+            matrix.row_of.push(number);
         }
+        Ok(matrix)
     }
-    let (mut pairs, mut all, mut known) = (Pairs::new(), Vec::new(), BTreeMap::<Vec<PortRange>, Span>::new());
-    let mut work = 0;
-    for (source, members) in sources.members.iter().enumerate() {
+
+    /// Where these ranges are stored: once, however many pairs have them.
+    fn span(&mut self, ranges: Vec<PortRange>, spans: &mut BTreeMap<Vec<PortRange>, Span>) -> Span {
+        *spans.entry(ranges).or_insert_with_key(|ranges| {
+            let start = self.ranges.len() as u32;
+            self.ranges.extend(ranges);
+            Span { start, count: ranges.len() as u32 }
+        })
+    }
+}
+
+/// By rule: the destination classes it opens, and which of its destinations does.
+struct Reach(Vec<Vec<(u32, usize)>>);
+
+impl Reach {
+    fn of(destinations: &Classes, opened: &[Opened]) -> Self {
+        let rules = opened.iter().map(|opened| opened.rule + 1).max().unwrap_or(0);
+        let mut by_rule = vec![Vec::new(); rules];
+        for (class, members) in destinations.members.iter().enumerate() {
+            for position in members {
+                by_rule[opened[*position].rule].push((class as u32, *position));
+            }
+        }
+        Self(by_rule)
+    }
+
+    /// What a sender that these rules name may do, by destination class; `work` adds up over all senders.
+    fn from(
+        &self,
+        rules: &[usize],
+        opened: &[Opened],
+        work: &mut usize,
+    ) -> Result<BTreeMap<u32, Vec<PortRange>>, Error> {
         let mut reached: BTreeMap<u32, Vec<PortRange>> = BTreeMap::new();
-        for (destination, position) in members.iter().filter_map(|rule| by_rule.get(*rule)).flatten() {
+        for (destination, position) in rules.iter().filter_map(|rule| self.0.get(*rule)).flatten() {
             let ranges = &opened[*position].ranges;
-            work += ranges.len() + 1;
+            *work += ranges.len() + 1;
+            if *work > MAX_WORK {
+                let what = "combinations of overlapping rules";
+                return Err(Error::FilterTooLarge { what, have: *work, limit: MAX_WORK });
+            }
             reached.entry(*destination).or_default().extend(ranges);
         }
-        if work > MAX_WORK {
-            return Err(Error::FilterTooLarge {
-                what: "combinations of overlapping rules",
-                have: work,
-                limit: MAX_WORK,
-            });
-        }
-        for (destination, ranges) in reached {
-            let merged = merge(ranges);
-            let span = *known.entry(merged).or_insert_with_key(|merged| {
-                let start = all.len() as u32;
-                all.extend(merged);
-                Span { start, count: merged.len() as u32 }
-            });
-            pairs.insert((source as u32, destination), span);
-        }
-        fits("pairs of sources and destinations", pairs.len(), MAX_PAIRS)?;
-        fits("port ranges", all.len(), MAX_RANGES)?;
+        Ok(reached)
     }
-    Ok((pairs, all))
 }
 
 /// Sorted, overlapping and touching ranges joined.

@@ -184,7 +184,7 @@ fn peers_with_the_same_rules_share_a_class() {
     let sources = nets(&hosts.iter().map(String::as_str).collect::<Vec<_>>());
     let rules = vec![Rule { sources, ..allow("0.0.0.0/0", "100.64.1.1/32", 22..=22) }];
     let compiled = compile(&Filter { local: nets(&["100.64.1.1/32"]), rules, shields_up: false }).unwrap();
-    assert_eq!((compiled.pairs.len(), compiled.ranges.len()), (1, 1));
+    assert_eq!((compiled.pairs.len(), compiled.ranges.len()), (1, 2), "one range of TCP, one of UDP");
 }
 
 #[test]
@@ -194,34 +194,43 @@ fn ranges_that_touch_are_joined() {
     assert_eq!(compiled.ranges.len(), 2, "one range of TCP, one of UDP");
 }
 
+/// The `n`th address, without a pattern that prefixes could gather.
+fn host(n: u32) -> String {
+    let [_, b, c, d] = n.to_be_bytes();
+    format!("10.{b}.{c}.{d}/32")
+}
+
 #[test]
-fn a_filter_over_a_limit_is_refused_with_the_limit() {
-    // Every source has its own set of rules, every rule a port of its own that touches no other.
-    let rules = (0..40_000_u32)
-        .map(|n| {
-            allow(&format!("100.{}.{}.{}/32", 64 + (n >> 16), n >> 8 & 255, n & 255), "100.64.1.1/32", 2..=2)
-        })
-        .map(|rule| Rule {
-            destinations: (0..4)
-                .map(|n| Destination { net: rule.destinations[0].net, ports: (n * 2)..=(n * 2) })
-                .collect(),
-            ..rule
-        })
-        .collect::<Vec<_>>();
-    let local: Vec<IpNet> = nets(&["100.64.1.1/32"]);
-    assert!(compile(&Filter { local: local.clone(), rules: rules.clone(), shields_up: false }).is_ok());
-    let twice: Vec<Rule> = rules
-        .iter()
-        .cloned()
-        .chain(rules.iter().cloned().map(|rule| {
-            let mut octets = match rule.sources[0].network() {
-                IpAddr::V4(ip) => ip.octets(),
-                IpAddr::V6(ip) => panic!("{ip}"),
-            };
-            octets[0] = 99;
-            Rule { sources: vec![IpNet::from(IpAddr::from(octets))], ..rule }
-        }))
-        .collect();
-    let refused = compile(&Filter { local, rules: twice, shields_up: false }).unwrap_err();
-    assert!(refused.to_string().contains("address prefixes"), "{refused}");
+fn senders_that_may_do_the_same_share_a_class_whatever_the_rules() {
+    let rules = (0..10_000).map(|n| allow(&host(n), "100.64.1.1/32", 22..=22)).collect();
+    let compiled = compile(&Filter { local: nets(&["100.64.1.1/32"]), rules, shields_up: false }).unwrap();
+    assert_eq!((compiled.classes.len(), compiled.pairs.len()), (10_001, 1));
+}
+
+#[test]
+fn rules_for_others_leave_nothing_behind() {
+    let rules = (0..100).map(|n| allow(&host(n), "100.64.1.2/32", 22..=22)).collect();
+    let compiled = compile(&Filter { local: nets(&["100.64.1.1/32"]), rules, shields_up: false }).unwrap();
+    assert_eq!((compiled.classes.len(), compiled.pairs.len()), (1, 0));
+}
+
+#[test]
+fn a_filter_over_a_limit_is_refused_and_says_which() {
+    let check = |rules: Vec<Rule>, what: &str| {
+        let refused =
+            compile(&Filter { local: nets(&["100.64.1.0/24"]), rules, shields_up: false }).unwrap_err();
+        assert!(refused.to_string().contains(what), "{refused}");
+    };
+    let many = 0..MAX_PREFIXES + 1;
+    check(many.map(|n| allow(&host(n), "100.64.1.1/32", 22..=22)).collect(), "address prefixes");
+    // Ports that never touch, other ones for every sender.
+    let ports = |n: u16| (0..400).map(move |m| (n + m * 160)..=(n + m * 160));
+    let scattered = (0..200).map(|n| Rule {
+        destinations: ports(n as u16 % 150)
+            .chain([n as u16..=n as u16])
+            .map(|ports| Destination { net: "100.64.1.1/32".parse().unwrap(), ports })
+            .collect(),
+        ..allow(&host(n), "100.64.1.1/32", 22..=22)
+    });
+    check(scattered.collect(), "port ranges");
 }

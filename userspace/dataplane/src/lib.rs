@@ -11,6 +11,7 @@ mod compile;
 mod counters;
 mod error;
 mod install;
+mod link;
 mod load;
 mod maps;
 mod object;

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use abi::{Program, TRACE_DROPS, TRACE_ON};
 use aya::EbpfLoader;
-use aya::programs::{SchedClassifier, TestRun as _, TestRunOptions};
+use aya::programs::{ProgramError, SchedClassifier, TestRun as _, TestRunOptions};
 
 use crate::error::{chain, errno};
 use crate::maps::{Maps, NAMES};
@@ -155,20 +155,29 @@ fn load(pins: &Pins) -> Result<(), Error> {
     let mut ebpf = loader.load(object::bytes()).map_err(|error| refused(chain(&error)))?;
     for program in Program::ALL {
         let missing = || Error::Load(format!("the object has no program {}", program.name()));
-        let loaded: &mut SchedClassifier =
-            ebpf.program_mut(program.name())
-                .ok_or_else(missing)?
-                .try_into()
-                .map_err(|error: aya::programs::ProgramError| Error::Load(chain(&error)))?;
+        let loaded: &mut SchedClassifier = ebpf
+            .program_mut(program.name())
+            .ok_or_else(missing)?
+            .try_into()
+            .map_err(|error: ProgramError| Error::Load(chain(&error)))?;
         loaded.load().map_err(|error| match errno(&error) {
             Some(errno) if errno == nix::Error::EPERM as i32 => {
                 Error::NotPermitted { doing: "loading eBPF programs" }
             }
-            _ => Error::Load(format!("{}: {}", program.name(), chain(&error))),
+            _ => Error::Load(format!("{}: {}", program.name(), verdict(&error))),
         })?;
         pins::replace(&pins.program(program), |path| loaded.pin(path).map_err(|error| chain(&error)))?;
     }
     Ok(())
+}
+
+/// The verifier's verdict is the end of its log; all of it is thousands of lines.
+fn verdict(error: &ProgramError) -> String {
+    let ProgramError::LoadError { io_error, verifier_log } = error else { return chain(error) };
+    let log = verifier_log.to_string();
+    let lines: Vec<&str> = log.lines().rev().filter(|line| !line.is_empty()).take(4).collect();
+    let end: Vec<&str> = lines.into_iter().rev().collect();
+    format!("{io_error}; the verifier: {}", end.join(" / "))
 }
 
 fn refused(cause: String) -> Error {

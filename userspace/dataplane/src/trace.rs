@@ -142,7 +142,7 @@ mod tests {
 
     #[test]
     fn a_record_is_read_from_numbers_and_shown_in_words() {
-        let ports = 40_000 << 16 | 22;
+        let ports = 40_000_u32 << 16 | 22;
         let record = TraceRecord::parse(&format!("1 19 6 60 {ports} 100.64.0.1 100.64.0.2")).unwrap();
         assert_eq!(record.reason, Reason::Acl);
         assert_eq!(
