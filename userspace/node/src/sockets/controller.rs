@@ -70,8 +70,13 @@ impl Controller {
 
 fn bind(domain: Domain, addr: SocketAddr) -> io::Result<UdpSocket> {
     let socket = Socket::new(domain, Type::DGRAM, None)?;
+    // Where a NAT is loaded, it takes an assigned socket away again from the first packet of a flow, because the socket is
+    // not connected to the packet's sender; transparent sockets are left alone (`nf_nat_ipv4_local_in`).
     if domain == Domain::IPV6 {
         socket.set_only_v6(true)?;
+        socket.set_ip_transparent_v6(true)?;
+    } else {
+        socket.set_ip_transparent_v4(true)?;
     }
     socket.set_nonblocking(true)?;
     socket.bind(&addr.into())?;
