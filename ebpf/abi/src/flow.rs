@@ -2,11 +2,11 @@
 //!
 //! Outbound UDP and SCTP open a flow; its replies pass the filter. The table is bounded without ever evicting a live
 //! flow: each flow occupies one place of `FLOW_RING`, each peer owns one region of the ring, and a new flow takes a
-//! place whose flow has expired or is not remembered at all.
+//! place whose flow is over.
 
 use crate::{Address, Family};
 
-/// A flow as seen from here. The value in `FLOWS` is the time of its last outbound packet, in nanoseconds.
+/// A flow as seen from here: the key of `FLOWS`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(C)]
 pub struct FlowKey {
@@ -24,6 +24,16 @@ pub struct FlowKey {
     pub family: u8,
     /// Zero.
     pub zero: u16,
+}
+
+/// When a flow sent: the value of `FLOWS`, in nanoseconds since boot without suspend.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct FlowTimes {
+    /// Its first packet.
+    pub first: u64,
+    /// Its last one, to the second.
+    pub last: u64,
 }
 
 /// Finds the peer slot (a `u32`) that an address is routed to, by longest prefix.

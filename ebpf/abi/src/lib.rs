@@ -14,7 +14,7 @@ mod reason;
 
 pub use config::{Config, Object, TRACE_DROPS, TRACE_ON};
 pub use filter::{AddressKey, PairKey, PortRange, Side, Span};
-pub use flow::{FlowKey, FlowRegion, PeerKey};
+pub use flow::{FlowKey, FlowRegion, FlowTimes, PeerKey};
 pub use reason::{Counter, Program, REASONS, Reason, Verdict};
 
 /// Folder of the pins below `/sys/fs/bpf/underpass`. Any change of a map's layout or meaning needs a new one.
@@ -27,14 +27,21 @@ pub const MAX_PAIRS: u32 = 65_536;
 /// Port ranges of one filter, after merging and sharing. `log2` of it bounds the program's search.
 pub const MAX_RANGES: u32 = 131_072;
 
-/// Reply flows one peer can hold: as many as Tailscale holds for all peers together (`wgengine/filter/filter.go`, `lruMax`).
-pub const FLOWS_PER_REGION: u32 = 512;
+/// Reply flows one peer can hold. Tailscale holds 512 for all peers together (`wgengine/filter/filter.go`, `lruMax`), but
+/// evicts; we never evict a live one.
+pub const FLOWS_PER_REGION: u32 = 2_048;
 /// Regions of the flow table. Peer slot `n` uses region `n % FLOW_REGIONS`.
-pub const FLOW_REGIONS: u32 = 64;
+pub const FLOW_REGIONS: u32 = 32;
 /// Reply flows of a node.
 pub const MAX_FLOWS: u32 = FLOWS_PER_REGION * FLOW_REGIONS;
 /// How long a flow without outbound packets still lets replies in (RFC 4787 REQ-5: 5 minutes recommended), in nanoseconds.
-pub const FLOW_IDLE_NS: u64 = 300 * 1_000_000_000;
+pub const FLOW_IDLE_NS: u64 = 300 * SECOND_NS;
+/// How long a flow that sent only once, such as a DNS query, keeps its place when others need it. With
+/// [`FLOWS_PER_REGION`], about a hundred queries a second to one peer.
+pub const QUERY_IDLE_NS: u64 = 20 * SECOND_NS;
+/// A flow that sends again after this long is no single query, and is touched at most this often.
+pub const FLOW_TOUCH_NS: u64 = SECOND_NS;
+const SECOND_NS: u64 = 1_000_000_000;
 /// Prefixes of all peers, for finding the region of a flow.
 pub const MAX_PEER_PREFIXES: u32 = 65_536;
 /// Attachments one set of programs can have: underlay devices and the tunnel.

@@ -1,7 +1,9 @@
 //! Marks the ABI as plain bytes for the loader.
 #![expect(unsafe_code, reason = "aya's marker trait is unsafe to implement")]
 
-use crate::{AddressKey, Config, Counter, FlowKey, FlowRegion, Object, PairKey, PeerKey, PortRange, Span};
+use crate::{
+    AddressKey, Config, Counter, FlowKey, FlowRegion, FlowTimes, Object, PairKey, PeerKey, PortRange, Span,
+};
 
 macro_rules! pod {
     ($($name:ident)*) => {$(
@@ -10,4 +12,4 @@ macro_rules! pod {
     )*};
 }
 
-pod! { AddressKey Config Counter FlowKey FlowRegion Object PairKey PeerKey PortRange Span }
+pod! { AddressKey Config Counter FlowKey FlowRegion FlowTimes Object PairKey PeerKey PortRange Span }

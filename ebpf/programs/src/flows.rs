@@ -1,12 +1,15 @@
 //! The reply-flow table, bounded without evicting what is live.
 //!
-//! Each peer has a region of the ring. A new flow takes the region's next place if the flow there has expired (which is
-//! then forgotten); a few places are tried, then the new flow is refused. So a flood costs only the peer it goes to,
-//! established flows stay, and nothing has to sweep: an old flow goes when its place is needed.
+//! Each peer has a region of the ring. A new flow takes the region's next place if the flow there is over (which is then
+//! forgotten): idle for five minutes, or a single query some seconds old. A few places are tried, then the new flow is
+//! refused. So a flood costs only the peer it goes to, established flows stay, and nothing has to sweep.
 
 use core::intrinsics::{AtomicOrdering, atomic_xadd};
 
-use abi::{FLOW_IDLE_NS, FLOW_REGIONS, FLOWS_PER_REGION, Family, FlowKey, PeerKey};
+use abi::{
+    FLOW_IDLE_NS, FLOW_REGIONS, FLOW_TOUCH_NS, FLOWS_PER_REGION, Family, FlowKey, FlowTimes, PeerKey,
+    QUERY_IDLE_NS,
+};
 use aya_ebpf::{bindings::BPF_NOEXIST, maps::lpm_trie::Key};
 
 use crate::{
@@ -16,8 +19,6 @@ use crate::{
 
 /// Places tried for one new flow.
 const TRIES: usize = 8;
-/// A flow's time is written at most this often, so that CPUs do not fight for its cache line.
-const TOUCH_NS: u64 = 1_000_000_000;
 
 /// What became of an outbound packet's flow.
 pub enum Outcome {
@@ -29,25 +30,35 @@ pub enum Outcome {
     Refused,
 }
 
-/// Whether we sent on this flow lately.
+/// Whether we sent on this flow lately: replies may come in.
 #[inline(always)]
 pub fn is_live(flow: &FlowKey) -> bool {
-    // SAFETY: the value is one word.
+    // SAFETY: one aligned word of a map value.
     match unsafe { FLOWS.get(flow) } {
-        Some(used) => now().saturating_sub(*used) < FLOW_IDLE_NS,
+        Some(times) => now().saturating_sub(times.last) < FLOW_IDLE_NS,
         None => false,
     }
+}
+
+/// Whether a flow must keep its place. A single query may lose it long before replies are refused for lack of packets.
+#[inline(always)]
+fn keeps_place(flow: &FlowKey, now: u64) -> bool {
+    // SAFETY: two aligned words of a map value; a torn pair shifts a deadline by a second.
+    let Some(times) = (unsafe { FLOWS.get(flow) }) else { return false };
+    let limit = if times.last == times.first { QUERY_IDLE_NS } else { FLOW_IDLE_NS };
+    now.saturating_sub(times.last) < limit
 }
 
 /// Remembers that a packet of `flow` goes out now.
 #[inline(always)]
 pub fn record(flow: &FlowKey, family: Family) -> Outcome {
     let now = now();
-    if let Some(used) = FLOWS.get_ptr_mut(flow) {
-        // SAFETY: one aligned word; a lost race loses one second of lifetime.
+    if let Some(times) = FLOWS.get_ptr_mut(flow) {
+        // SAFETY: one aligned word; a lost race loses one second of lifetime. Written seldom, so that CPUs do not fight
+        // for its cache line.
         unsafe {
-            if now.saturating_sub(*used) > TOUCH_NS {
-                *used = now;
+            if now.saturating_sub((*times).last) > FLOW_TOUCH_NS {
+                (*times).last = now;
             }
         }
         return Outcome::Known;
@@ -55,11 +66,11 @@ pub fn record(flow: &FlowKey, family: Family) -> Outcome {
     let region = region_of(flow, family);
     for _ in 0..TRIES {
         let Some(place) = next_place(region) else { return Outcome::Refused };
-        if is_live(place) {
+        if keeps_place(place, now) {
             continue;
         }
         let _ = FLOWS.remove(&*place);
-        return match FLOWS.insert(flow, &now, u64::from(BPF_NOEXIST)) {
+        return match FLOWS.insert(flow, &FlowTimes { first: now, last: now }, u64::from(BPF_NOEXIST)) {
             Ok(()) => {
                 *place = *flow;
                 Outcome::Added
@@ -74,12 +85,15 @@ pub fn record(flow: &FlowKey, family: Family) -> Outcome {
     Outcome::Refused
 }
 
-/// Addresses of no known peer share the region of slot zero.
+/// The peer's region; addresses of no known peer are spread by their last bits.
 #[inline(always)]
 fn region_of(flow: &FlowKey, family: Family) -> u32 {
-    let bits = if matches!(family, Family::V4) { 32 } else { 128 };
+    let (bits, last) = match family {
+        Family::V4 => (32, flow.remote[0]),
+        Family::V6 => (128, flow.remote[3]),
+    };
     let key = Key::new(PeerKey::HEAD_BITS + bits, PeerKey::new(family, flow.remote));
-    PEERS.get(&key).copied().unwrap_or(0) % FLOW_REGIONS
+    PEERS.get(&key).copied().unwrap_or(u32::from_be(last)) % FLOW_REGIONS
 }
 
 /// The region's next place. The cursor is shared by all CPUs, so two of them never get the same one.

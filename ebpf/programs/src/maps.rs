@@ -1,10 +1,11 @@
 //! Every map of the object. All are pinned by name by the loader and outlive it.
 //!
-//! Hash maps are not preallocated where only the loader writes, so that a small filter costs little memory.
+//! Hash maps are not preallocated, so that a small filter and a quiet network cost little memory.
 
 use abi::{
-    AddressKey, Config, Counter, FLOW_REGIONS, FlowKey, FlowRegion, MAX_ATTACHMENTS, MAX_FLOWS, MAX_PAIRS,
-    MAX_PEER_PREFIXES, MAX_PREFIXES, MAX_RANGES, Object, PairKey, PeerKey, PortRange, Program, REASONS, Span,
+    AddressKey, Config, Counter, FLOW_REGIONS, FlowKey, FlowRegion, FlowTimes, MAX_ATTACHMENTS, MAX_FLOWS,
+    MAX_PAIRS, MAX_PEER_PREFIXES, MAX_PREFIXES, MAX_RANGES, Object, PairKey, PeerKey, PortRange, Program,
+    REASONS, Span,
 };
 use aya_ebpf::{
     bindings::BPF_F_NO_PREALLOC,
@@ -36,9 +37,9 @@ pub static PAIRS: HashMap<PairKey, Span> = HashMap::with_max_entries(2 * MAX_PAI
 #[map]
 pub static RANGES: Array<PortRange> = Array::with_max_entries(2 * MAX_RANGES, 0);
 
-/// Outbound flows and when they were last used.
+/// Outbound flows and when they sent.
 #[map]
-pub static FLOWS: HashMap<FlowKey, u64> = HashMap::with_max_entries(MAX_FLOWS, 0);
+pub static FLOWS: HashMap<FlowKey, FlowTimes> = HashMap::with_max_entries(MAX_FLOWS, BPF_F_NO_PREALLOC);
 
 /// The places flows occupy: what bounds them, and each peer's share.
 #[map]

@@ -9,6 +9,9 @@ pub mod namespace;
 pub mod packets;
 pub mod tables;
 
+use std::os::unix::fs::MetadataExt as _;
+use std::path::PathBuf;
+
 use dataplane::{Program, Programs, Reason, Verdict};
 
 /// Says why a test cannot run here; tests return then.
@@ -47,4 +50,44 @@ pub fn counts(programs: &Programs, program: Program) -> [u64; Reason::ALL.len()]
         }
     }
     by_reason
+}
+
+/// The programs of one test; gone with it, also when it fails.
+pub struct Loaded {
+    device: &'static str,
+    programs: Programs,
+}
+
+impl Loaded {
+    /// Loads them for `device` in the calling thread's namespace.
+    pub fn new(device: &'static str) -> Self {
+        Self { device, programs: Programs::load_or_adopt(device).expect("the programs load") }
+    }
+}
+
+impl std::ops::Deref for Loaded {
+    type Target = Programs;
+
+    fn deref(&self) -> &Programs {
+        &self.programs
+    }
+}
+
+impl std::ops::DerefMut for Loaded {
+    fn deref_mut(&mut self) -> &mut Programs {
+        &mut self.programs
+    }
+}
+
+impl Drop for Loaded {
+    fn drop(&mut self) {
+        let removed = Programs::remove_all(self.device);
+        assert!(removed.is_ok() || std::thread::panicking(), "{removed:?}");
+    }
+}
+
+/// The folder of a device's pins in the calling thread's namespace.
+pub fn pins(device: &str) -> PathBuf {
+    let inode = std::fs::metadata("/proc/thread-self/ns/net").expect("a namespace").ino();
+    format!("/sys/fs/bpf/underpass/{}/{}@{inode}", abi::PIN_VERSION, device.replace('.', ":")).into()
 }

@@ -8,7 +8,7 @@ use programs::cases::{PORT, address, filter};
 use programs::cost::{Shape, from_tunnel, measure};
 use programs::namespace::Namespace;
 use programs::packets::{ip, tcp, wireguard};
-use programs::skipped;
+use programs::{Loaded, skipped};
 
 const DEVICE: &str = "test2";
 const RUNS: u32 = 9;
@@ -22,7 +22,7 @@ fn ten_thousand_rules_cost_about_what_one_costs() {
         return;
     }
     Namespace::new().run(|| {
-        let mut programs = Programs::load_or_adopt(DEVICE).expect("the programs load");
+        let mut programs = Loaded::new(DEVICE);
         let mut cost = |shape, count| {
             let time = from_tunnel(&mut programs, shape, count, RUNS, REPEAT).expect("the filter fits");
             let row = serde_json::json!({
@@ -40,7 +40,6 @@ fn ten_thousand_rules_cost_about_what_one_costs() {
             })
             .collect();
         unfiltered(&mut programs);
-        Programs::remove_all(DEVICE).expect("removed");
         for (shape, ratio) in ratios {
             assert!(ratio <= AIM, "{shape}: 10,000 rules cost {ratio:.2} times one rule");
         }

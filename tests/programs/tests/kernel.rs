@@ -11,30 +11,17 @@ use programs::cases::{address, parse};
 use programs::namespace::Namespace;
 use programs::packets::{ethernet, ip, udp};
 use programs::tables::Tables;
-use programs::{cases, counts, judge, skipped};
+use programs::{Loaded, cases, counts, judge, pins, skipped};
 
 /// Runs `test` in a namespace of its own with programs of its own, and takes the programs away again.
 fn with_programs(name: &str, test: impl FnOnce(&mut Programs) + Send + 'static) {
     if skipped(name) {
         return;
     }
-    Namespace::new().run(move || {
-        let _cleanup = RemoveAll;
-        let mut programs = Programs::load_or_adopt(DEVICE).expect("the programs load");
-        test(&mut programs);
-    });
+    Namespace::new().run(move || test(&mut Loaded::new(DEVICE)));
 }
 
 const DEVICE: &str = "test0.1";
-
-struct RemoveAll;
-
-impl Drop for RemoveAll {
-    fn drop(&mut self) {
-        let removed = Programs::remove_all(DEVICE);
-        assert!(removed.is_ok() || std::thread::panicking(), "{removed:?}");
-    }
-}
 
 #[test]
 fn the_kernel_judges_every_filter_case_as_the_host_does() {
@@ -181,6 +168,63 @@ fn a_flood_of_flows_to_one_peer_costs_only_that_peer() {
         for port in 0..share {
             assert_eq!(judge(programs, Program::FromTunnel, &reply("77.7.7.7", port)), Some(Reason::Reply));
         }
+    });
+}
+
+/// Moves every flow's times into the past, as if they had sent then: first and last packet so many seconds ago.
+fn age_flows(first: u64, last: u64) {
+    let now = std::time::Duration::from(
+        nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC).expect("every kernel has it"),
+    );
+    let ago = |seconds| (now - std::time::Duration::from_secs(seconds)).as_nanos() as u64;
+    let times = abi::FlowTimes { first: ago(first), last: ago(last) };
+    let flows = aya::maps::MapData::from_pin(pins(DEVICE).join("map_FLOWS")).expect("pinned");
+    let flows = aya::maps::Map::from_map_data(flows).expect("a map");
+    let mut flows = aya::maps::HashMap::<_, abi::FlowKey, abi::FlowTimes>::try_from(flows).expect("a hash");
+    let known: Vec<_> = flows.keys().filter_map(Result::ok).collect();
+    known.iter().for_each(|flow| flows.insert(flow, times, 0).expect("writable"));
+}
+
+#[test]
+fn a_flow_that_is_over_gives_its_place_to_a_new_one() {
+    let test = "a_flow_that_is_over_gives_its_place_to_a_new_one";
+    let uptime = nix::sys::sysinfo::sysinfo().expect("every kernel has it").uptime();
+    if uptime < std::time::Duration::from_secs(400) {
+        println!("SKIPPED: {test}: the kernel's clock has run for {uptime:?}, and flows live for 300 s");
+        return;
+    }
+    with_programs(test, |programs| {
+        programs.install(&cases::filter()).expect("the filter fits");
+        let mut port = 0;
+        let mut fill = |programs: &Programs, want| {
+            for _ in 0..abi::FLOWS_PER_REGION {
+                assert_eq!(judge(programs, Program::IntoTunnel, &outbound("77.7.7.7", port)), Some(want));
+                port += 1;
+            }
+        };
+        fill(programs, Reason::FlowAdded);
+        // Queries that are ten seconds old keep their places; replies to them may come.
+        age_flows(10, 10);
+        assert_eq!(
+            judge(programs, Program::IntoTunnel, &outbound("77.7.7.7", 9000)),
+            Some(Reason::FlowRefused)
+        );
+        age_flows(30, 30);
+        fill(programs, Reason::FlowAdded);
+        // Flows that sent more than once keep them for five minutes.
+        age_flows(200, 100);
+        assert_eq!(
+            judge(programs, Program::IntoTunnel, &outbound("77.7.7.7", 9000)),
+            Some(Reason::FlowRefused)
+        );
+        age_flows(350, 301);
+        let last = (2 * abi::FLOWS_PER_REGION - 1) as u16;
+        assert_eq!(
+            judge(programs, Program::FromTunnel, &reply("77.7.7.7", last)),
+            Some(Reason::Acl),
+            "expired"
+        );
+        fill(programs, Reason::FlowAdded);
     });
 }
 

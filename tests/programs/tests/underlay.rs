@@ -62,10 +62,7 @@ impl Site {
 
     /// The folder of the node's pins.
     fn pins(&self) -> PathBuf {
-        use std::os::unix::fs::MetadataExt as _;
-        let inode =
-            self.node.run(|| std::fs::metadata("/proc/thread-self/ns/net").expect("a namespace").ino());
-        format!("/sys/fs/bpf/underpass/{}/{DEVICE}@{inode}", abi::PIN_VERSION).into()
+        self.node.run(|| programs::pins(DEVICE))
     }
 
     fn counted(&self, reason: Reason) -> u64 {

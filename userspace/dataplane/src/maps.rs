@@ -1,6 +1,8 @@
 //! The object's maps, opened from their pins.
 
-use abi::{AddressKey, Config, Counter, FLOW_IDLE_NS, FlowKey, Object, PairKey, PeerKey, PortRange, Span};
+use abi::{
+    AddressKey, Config, Counter, FLOW_IDLE_NS, FlowKey, FlowTimes, Object, PairKey, PeerKey, PortRange, Span,
+};
 use aya::Pod;
 use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray};
 
@@ -33,7 +35,7 @@ pub(crate) struct Maps {
     pub(crate) prefixes: LpmTrie<MapData, AddressKey, u32>,
     pub(crate) pairs: HashMap<MapData, PairKey, Span>,
     pub(crate) ranges: Array<MapData, PortRange>,
-    pub(crate) flows: HashMap<MapData, FlowKey, u64>,
+    pub(crate) flows: HashMap<MapData, FlowKey, FlowTimes>,
     pub(crate) peers: LpmTrie<MapData, PeerKey, u32>,
     pub(crate) counters: PerCpuArray<MapData, Counter>,
     pub(crate) object: Array<MapData, Object>,
@@ -72,7 +74,7 @@ impl Maps {
             .flows
             .iter()
             .filter_map(Result::ok)
-            .filter(|(_, used)| now_ns.saturating_sub(*used) >= FLOW_IDLE_NS)
+            .filter(|(_, times)| now_ns.saturating_sub(times.last) >= FLOW_IDLE_NS)
             .map(|(flow, _)| flow)
             .collect();
         expired.iter().try_for_each(|flow| gone_is_fine(self.flows.remove(flow))).map_err(Error::map("FLOWS"))

@@ -10,7 +10,8 @@ use crate::{Error, Programs};
 
 impl Programs {
     /// Sets the peers' prefixes (their allowed IPs); the slot is any small number that stays with the peer. Peers whose
-    /// slots differ by a multiple of [`abi::FLOW_REGIONS`] share one region. Addresses of no peer share slot 0's.
+    /// slots differ by a multiple of [`abi::FLOW_REGIONS`] share one region. Addresses of no peer
+    /// are spread over all regions.
     ///
     /// # Errors
     /// When the map is full or refuses; what was written stays, which is harmless.
