@@ -28,6 +28,8 @@ pub(crate) struct View {
     /// The peers it knows, each with the fingerprint of the routes it was told.
     known: BTreeMap<NodeId, u64>,
     users: BTreeSet<UserId>,
+    /// Fingerprint of the routes it was told that it serves itself.
+    serves: u64,
     /// Fingerprint of its filter.
     filter: u64,
     /// It knows everything up to this touch.
@@ -102,7 +104,8 @@ impl Network {
     pub(crate) fn full_map(&self, id: NodeId, cap: CapabilityVersion) -> Option<(View, MapResponse)> {
         let node = self.registry.node(id)?;
         let (known, users) = Default::default();
-        let mut view = View { node: id, cap, known, users, filter: 0, since: self.touches() };
+        let serves = self.fingerprint_of_served(node);
+        let mut view = View { node: id, cap, known, users, serves, filter: 0, since: self.touches() };
         let mut map = MapResponse {
             node: Some(self.itself(node, cap)),
             derp_map: Some(self.settings.derp_map.clone()),
@@ -139,7 +142,9 @@ impl Network {
             let news = changes.was.get(&id).is_some_and(|was| was.touched > since);
             differences.get(&id).filter(|_| news).unwrap_or(&Difference::None)
         };
-        if concerns_itself(difference(view.node)) {
+        let serves = self.fingerprint_of_served(reader);
+        let other_routes = std::mem::replace(&mut view.serves, serves) != serves;
+        if other_routes || concerns_itself(difference(view.node)) {
             map.node = Some(self.itself(reader, view.cap));
             self.tell_user(view, &mut map, reader);
         }
@@ -215,6 +220,10 @@ impl Network {
     fn routes_served(&self, node: &Node) -> impl Iterator<Item = IpNet> {
         let exit = node.is_exit();
         self.primaries.of(node.id).iter().copied().chain(EXIT_ROUTES.into_iter().filter(move |_| exit))
+    }
+
+    fn fingerprint_of_served(&self, node: &Node) -> u64 {
+        fingerprint(&self.routes_served(node).collect::<Vec<_>>())
     }
 
     fn peer(&self, node: &Node, reader: CapabilityVersion, routes: Vec<IpNet>) -> control::Node {

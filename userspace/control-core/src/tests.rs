@@ -412,6 +412,25 @@ fn a_route_goes_to_peers_once_it_is_offered_and_approved() {
 }
 
 #[test]
+fn a_node_learns_at_once_which_of_its_routes_are_approved() {
+    let mut world = World::new("");
+    world.nodes(2);
+    let route = "198.51.100.0/24".parse().unwrap();
+    let hostinfo = Hostinfo { hostname: "host-2".into(), routable_ips: vec![route], ..Hostinfo::default() };
+    world.report(2, &MapRequest { hostinfo: Some(hostinfo), omit_peers: true, ..MapRequest::default() });
+    let (session, map) = world.connect(2);
+    assert!(!map.node.unwrap().allowed().contains(&route));
+    world.flush();
+    let node = world.network.registry().node(NodeId(2)).unwrap();
+    let approved = admin::approve_routes(node, &[route]).unwrap();
+    world.apply(vec![approved]);
+    let told = world.flush();
+    let (_, map) = told.iter().find(|(other, _)| *other == session).unwrap();
+    assert!(map.node.as_ref().unwrap().allowed().contains(&route));
+    assert!(world.flush().is_empty());
+}
+
+#[test]
 fn a_new_policy_sends_only_what_it_changes() {
     let mut world = World::new("");
     world.nodes(2);
