@@ -13,6 +13,11 @@ pub(crate) const HELP: &str = "Exit codes: 0 done; 1 failed, or what was asked a
 #[error("not so")]
 pub(crate) struct NotSo;
 
+/// Whoever read our output has closed it.
+#[derive(Debug, thiserror::Error)]
+#[error("nobody reads the output any more")]
+pub(crate) struct ReaderGone;
+
 /// Time ran out before what was waited for happened.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
@@ -30,7 +35,7 @@ pub(crate) struct DaemonFailed {
 
 /// Prints the error, unless the command did, and gives the exit code.
 pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
-    if !error.is::<NotSo>() {
+    if !error.is::<NotSo>() && !error.is::<ReaderGone>() {
         eprintln!("error: {error:#}");
     }
     ExitCode::from(code(error))
@@ -42,6 +47,10 @@ fn code(error: &anyhow::Error) -> u8 {
     }
     if error.is::<TimedOut>() {
         return 5;
+    }
+    if error.is::<ReaderGone>() {
+        // What a shell reports of programs that SIGPIPE ends.
+        return 141;
     }
     match error.downcast_ref() {
         Some(ClientError::Unreachable { .. }) => 3,

@@ -4,6 +4,8 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 
+use crate::exit::ReaderGone;
+
 /// The flag of every command that lists something.
 #[derive(clap::Args, Clone, Copy)]
 pub(crate) struct Json {
@@ -28,10 +30,13 @@ pub(crate) fn json(value: &impl Serialize) -> anyhow::Result<()> {
     text(&(serde_json::to_string_pretty(value)? + "\n"))
 }
 
-/// Prints text as it is. A reader that has gone away (`| head`) is no error.
+/// Prints text as it is.
+///
+/// # Errors
+/// [`ReaderGone`] when nobody reads any more (`| head`), so that a command without an end has one.
 pub(crate) fn text(text: &str) -> anyhow::Result<()> {
     match io::stdout().lock().write_all(text.as_bytes()) {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(ReaderGone.into()),
         other => Ok(other?),
     }
 }

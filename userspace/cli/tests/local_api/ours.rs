@@ -2,7 +2,7 @@
 
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 
 use wire::local::{Notify, State};
@@ -59,6 +59,16 @@ async fn the_reading_commands_show_the_node() {
         1,
         &["from_tunnel drop no rule", "closed the stream"],
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_without_an_end_ends_with_its_reader() {
+    let node = Scripted::new(State::Running);
+    let mut command = Command::new(BINARY);
+    command.arg("--socket").arg(node.socket()).args(["debug", "watch"]);
+    let mut watch = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    drop(watch.stdout.take());
+    assert_eq!(watch.wait().unwrap().code(), Some(141), "the first message found nobody");
 }
 
 #[tokio::test(flavor = "multi_thread")]

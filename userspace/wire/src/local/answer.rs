@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use types::{MachinePublic, NodePublic, StableNodeId, UserId};
 
 use super::{Prefs, go};
-use crate::control::{CapMap, DerpMap, DnsConfig, FilterRule, Node, UserProfile};
+use crate::control::{CapMap, DerpMap, DnsConfig, FilterRule, Node, Time, UserProfile};
 
 /// The body of `start`.
 #[derive(Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -77,6 +77,9 @@ pub struct LoginProfile {
     /// Its coordination server.
     #[serde(rename = "ControlURL")]
     pub control_url: String,
+    /// When it was made.
+    #[serde(skip_serializing_if = "go::is_never")]
+    pub created: Time,
 }
 
 /// What a profile remembers of its network.

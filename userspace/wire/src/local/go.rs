@@ -51,3 +51,9 @@ pub(super) fn is_false(value: &bool) -> bool {
 pub(super) fn is_zero(value: &u16) -> bool {
     *value == 0
 }
+
+/// Go's `omitzero` on a time.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature serde's `skip_serializing_if` asks for")]
+pub(super) fn is_never(time: &crate::control::Time) -> bool {
+    time.is_zero()
+}
