@@ -104,7 +104,7 @@ fn a_firewall_that_drops_wireguard_drops_disco_too() -> anyhow::Result<()> {
     let sites = Sites::build()?;
     let public = sites.internet.host(&sites.lab, "pub", 50)?;
     public.sh(
-        "nft 'table inet fw { chain in { type filter hook input priority 0; udp dport 41641 drop; }; }'",
+        "nft 'table inet fw { chain in { type filter hook input priority 0; iifname wan udp dport 41641 drop; }; }'",
     )?;
     let server = sites.server(&[])?;
     let key = server.auth_key("alice", &["--reusable"])?;

@@ -36,9 +36,10 @@ impl Table {
     }
 }
 
-/// Counters change with each look; off a terminal only other changes are worth a line.
+/// Counters change with each look; off a terminal only a change of a path is worth a table.
 fn strip_numbers(text: &str) -> String {
-    text.lines().map(|line| line.get(..52).unwrap_or(line)).collect::<Vec<_>>().join("\n")
+    let rows = text.lines().filter(|line| !line.contains("eBPF on"));
+    rows.map(|line| line.get(..52).unwrap_or(line)).collect::<Vec<_>>().join("\n")
 }
 
 fn render(nodes: &[&Node<'_>]) -> String {

@@ -1,0 +1,71 @@
+//! Measurements, ours beside the programs we compete with: same machine, same run, alternating, medians.
+//!
+//! One bench a file; each returns rows. A peer that cannot run here is named in its row with the reason. Absolute figures are
+//! this machine's; the ratio is the claim. Deliberately not here: pass or fail in CI, because a shared machine's clock is no
+//! judge; `bench/README.md` publishes a run with its machine.
+
+mod filter;
+mod join;
+mod kill;
+mod memory;
+mod row;
+mod start;
+mod stage;
+
+use std::process::ExitCode;
+
+use anyhow::bail;
+use clap::Parser;
+use row::Row;
+
+#[derive(Parser)]
+struct Args {
+    /// Only these benches
+    names: Vec<String>,
+    /// One JSON object a row
+    #[arg(long)]
+    json: bool,
+    /// Repetitions of each timed case
+    #[arg(long, default_value_t = 5)]
+    runs: usize,
+}
+
+/// Name, what it measures, and the measurement.
+type Bench = (&'static str, fn(usize) -> anyhow::Result<Vec<Row>>);
+
+const BENCHES: [Bench; 5] =
+    [("join", join::run), ("start", start::run), ("kill", kill::run), ("memory", memory::run), ("filter", filter::run)];
+
+fn main() -> ExitCode {
+    match measure(&Args::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn measure(args: &Args) -> anyhow::Result<()> {
+    if lab::skipped("bench") {
+        bail!("run it as root");
+    }
+    if let Some(unknown) = args.names.iter().find(|name| BENCHES.iter().all(|(bench, _)| bench != name)) {
+        bail!("no bench named {unknown}; there are: {}", BENCHES.map(|(name, _)| name).join(" "));
+    }
+    let mut rows = Vec::new();
+    for (name, bench) in BENCHES {
+        if args.names.is_empty() || args.names.iter().any(|wanted| wanted == name) {
+            eprintln!("==> {name}");
+            rows.extend(bench(args.runs)?);
+        }
+    }
+    if args.json {
+        for row in &rows {
+            println!("{}", serde_json::to_string(row)?);
+        }
+    } else {
+        row::print(&rows);
+    }
+    Ok(())
+}
