@@ -28,7 +28,7 @@ pub use compile::{Compiled, compile};
 pub use counters::Count;
 pub use error::Error;
 pub use install::Generation;
-pub use load::{Origin, Programs};
+pub use load::{Origin, Programs, Spare};
 pub use observe::{Observed, ObservedPeer};
 pub use reconcile::{PROTOCOL, Settings, Step, reconcile};
 pub use trace::{TraceReader, TraceRecord, TraceSettings};

@@ -8,8 +8,8 @@
 use std::time::Duration;
 
 use abi::{Program, TRACE_DROPS, TRACE_ON};
-use aya::EbpfLoader;
 use aya::programs::{ProgramError, SchedClassifier, TestRun as _, TestRunOptions};
+use aya::{Ebpf, EbpfLoader};
 
 use crate::error::{chain, errno};
 use crate::maps::{Maps, NAMES};
@@ -41,6 +41,14 @@ impl Programs {
     /// # Errors
     /// No rights, no BPF file system, or a kernel that refuses the programs.
     pub fn load_or_adopt(device: &str) -> Result<Self, Error> {
+        Self::load_spare_or_adopt(device, None)
+    }
+
+    /// The same, with programs that were verified before; they are of use only where nothing is there yet.
+    ///
+    /// # Errors
+    /// As [`Self::load_or_adopt`].
+    pub fn load_spare_or_adopt(device: &str, spare: Option<Spare>) -> Result<Self, Error> {
         let pins = Pins::of(device)?;
         pins.prepare()?;
         let wanted = object::identity();
@@ -51,7 +59,10 @@ impl Programs {
             adopted.trace(None)?;
             return Ok(adopted);
         }
-        load(&pins)?;
+        match spare {
+            Some(Spare(mut ebpf)) if pins.is_empty()? => pin(&mut ebpf, &pins)?,
+            _ => load(&pins)?,
+        }
         let maps = Maps::open(&pins)?;
         let origin = if known.is_some_and(|object| object.hash != [0; 32]) {
             Origin::Replaced
@@ -146,29 +157,66 @@ impl Programs {
     }
 }
 
+/// Programs that the kernel has verified, with maps that are nobody's yet: verifying takes longer than all the rest of a
+/// start, so whoever knows that a start will come does it before. Dropping it leaves nothing.
+pub struct Spare(Ebpf);
+
+impl Spare {
+    /// Loads the programs, for no device.
+    ///
+    /// # Errors
+    /// No rights, or a kernel that refuses the programs.
+    pub fn load() -> Result<Self, Error> {
+        verified(&mut EbpfLoader::new()).map(Self)
+    }
+}
+
 /// Loads the object over the pinned maps and pins its programs in the place of older ones.
 fn load(pins: &Pins) -> Result<(), Error> {
     let mut loader = EbpfLoader::new();
     for name in NAMES {
         loader.map_pin_path(name, pins.map(name));
     }
+    pin_programs(&mut verified(&mut loader)?, pins)
+}
+
+/// Pins everything of an object whose maps are not pinned.
+fn pin(ebpf: &mut Ebpf, pins: &Pins) -> Result<(), Error> {
+    for name in NAMES {
+        let missing = || Error::Load(format!("the object has no map {name}"));
+        let path = pins.map(name);
+        let pinned = ebpf.map(name).ok_or_else(missing)?.pin(&path);
+        pinned.map_err(|error| Error::Pin { path, cause: chain(&error) })?;
+    }
+    pin_programs(ebpf, pins)
+}
+
+fn pin_programs(ebpf: &mut Ebpf, pins: &Pins) -> Result<(), Error> {
+    for program in Program::ALL {
+        let loaded = classifier(ebpf, program)?;
+        pins::replace(&pins.program(program), |path| loaded.pin(path).map_err(|error| chain(&error)))?;
+    }
+    Ok(())
+}
+
+/// The object in the kernel, every program verified.
+fn verified(loader: &mut EbpfLoader<'_>) -> Result<Ebpf, Error> {
     let mut ebpf = loader.load(object::bytes()).map_err(|error| refused(chain(&error)))?;
     for program in Program::ALL {
-        let missing = || Error::Load(format!("the object has no program {}", program.name()));
-        let loaded: &mut SchedClassifier = ebpf
-            .program_mut(program.name())
-            .ok_or_else(missing)?
-            .try_into()
-            .map_err(|error: ProgramError| Error::Load(chain(&error)))?;
-        loaded.load().map_err(|error| match errno(&error) {
+        classifier(&mut ebpf, program)?.load().map_err(|error| match errno(&error) {
             Some(errno) if errno == nix::Error::EPERM as i32 => {
                 Error::NotPermitted { doing: "loading eBPF programs" }
             }
             _ => Error::Load(format!("{}: {}", program.name(), verdict(&error))),
         })?;
-        pins::replace(&pins.program(program), |path| loaded.pin(path).map_err(|error| chain(&error)))?;
     }
-    Ok(())
+    Ok(ebpf)
+}
+
+fn classifier(ebpf: &mut Ebpf, program: Program) -> Result<&mut SchedClassifier, Error> {
+    let missing = || Error::Load(format!("the object has no program {}", program.name()));
+    let found = ebpf.program_mut(program.name()).ok_or_else(missing)?;
+    found.try_into().map_err(|error: ProgramError| Error::Load(chain(&error)))
 }
 
 /// The verifier's verdict is the end of its log; all of it is thousands of lines.

@@ -76,6 +76,11 @@ impl Pins {
         }
     }
 
+    /// Whether nothing is pinned.
+    pub(crate) fn is_empty(&self) -> Result<bool, Error> {
+        Ok(self.entries()?.is_empty())
+    }
+
     fn entries(&self) -> Result<Vec<PathBuf>, Error> {
         match std::fs::read_dir(&self.folder) {
             Ok(entries) => entries

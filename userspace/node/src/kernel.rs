@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
-use dataplane::{Applier, Count, Mechanism, Programs, Settings, TraceReader, TraceSettings};
+use dataplane::{Applier, Count, Mechanism, Programs, Settings, Spare, TraceReader, TraceSettings};
 use netlink::wireguard::Wireguard;
 use netlink::{Handle, Mark};
 use node_core::{Desired, ObservedPeer};
@@ -32,6 +32,8 @@ pub(crate) enum Command {
     Underlay(BTreeSet<u32>),
     /// Load programs and make the device, still down: what an [`Command::Apply`] would find missing.
     Prepare,
+    /// Have programs verified for the next time we go up: it takes longer than all the rest.
+    Rest,
     /// Take everything away, also what an earlier run left.
     Remove,
     /// Our key changed: the next [`Command::Apply`] works with this.
@@ -86,6 +88,8 @@ pub(crate) struct Kernel {
     /// Forwarding switches that this node has switched on, now or in an earlier run.
     switched: Vec<String>,
     underlay: BTreeSet<u32>,
+    /// Programs for the next time we go up, verified while there is nothing else to do.
+    spare: Option<Spare>,
     /// While we are up.
     plane: Option<(Applier, Plane)>,
 }
@@ -133,8 +137,8 @@ impl Kernel {
         let bypass = Mark { value: BYPASS_MARK, mask: MARK_MASK };
         let settings = Settings { table, rule_priority, bypass };
         let router = Router::new(&spec.name);
-        let (underlay, plane) = (BTreeSet::new(), None);
-        Self { handle, spec, settings, controller_port, router, switched, underlay, plane }
+        let (underlay, spare, plane) = (BTreeSet::new(), None, None);
+        Self { handle, spec, settings, controller_port, router, switched, underlay, spare, plane }
     }
 
     /// Works until the event loop is gone.
@@ -167,6 +171,7 @@ impl Kernel {
         match command {
             Command::Apply(desired) => self.apply(&desired).await,
             Command::Prepare => self.prepare().await,
+            Command::Rest => self.rest(),
             Command::Remove => self.apply(&Desired::default()).await,
             Command::Endpoint(peer, endpoint) => {
                 let Some((applier, _)) = &mut self.plane else { return Vec::new() };
@@ -199,6 +204,15 @@ impl Kernel {
 
     fn programs(&mut self) -> Option<&mut Programs> {
         self.plane.as_mut().map(|(applier, _)| applier.programs())
+    }
+
+    fn rest(&mut self) -> Vec<Report> {
+        if self.plane.is_some() || self.spare.is_some() {
+            return Vec::new();
+        }
+        // Why the kernel does not want them is told when they are needed.
+        self.spare = Spare::load().inspect_err(|error| tracing::debug!(%error, "no programs to spare")).ok();
+        Vec::new()
     }
 
     async fn prepare(&mut self) -> Vec<Report> {
@@ -253,8 +267,9 @@ impl Kernel {
     }
 
     /// Finds or makes programs and device. The filter denies everything until one is swapped in.
-    async fn open(&self) -> Result<(Applier, Plane), Error> {
-        let mut programs = load(&self.spec.name)?;
+    async fn open(&mut self) -> Result<(Applier, Plane), Error> {
+        let mut programs =
+            Programs::load_spare_or_adopt(&self.spec.name, self.spare.take()).map_err(programs_error)?;
         programs.set_ports(self.spec.port, self.controller_port).map_err(programs_error)?;
         let wireguard = device::find_or_make(&self.handle, &self.spec).await?;
         let link = self.link_index(&wireguard).await?;
@@ -325,10 +340,6 @@ impl Kernel {
         let reader = settings.map(|_| programs.trace_reader()).transpose();
         reader.map_err(|error| error.to_string())
     }
-}
-
-fn load(device: &str) -> Result<Programs, Error> {
-    Programs::load_or_adopt(device).map_err(programs_error)
 }
 
 /// The kinds that a person can do something about get the daemon's own exit codes.

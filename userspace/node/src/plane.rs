@@ -94,7 +94,10 @@ impl Daemon {
     fn follow_plane(&mut self, plane: Option<Plane>) {
         match plane {
             Some(_) => self.release(),
-            None => self.held = Some(Vec::new()),
+            None => {
+                self.held = Some(Vec::new());
+                self.order(Command::Rest);
+            }
         }
         if plane != self.plane {
             let device = self.config.device.clone();

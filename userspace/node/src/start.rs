@@ -24,7 +24,7 @@ use crate::event_loop::{self, Input, Sources};
 use crate::health::{Health, code};
 use crate::hostinfo::Machine;
 use crate::identity::{core_config, core_prefs};
-use crate::kernel;
+use crate::kernel::{self, Command};
 use crate::local_api::{self, BUS_CAPACITY};
 use crate::login::{Attempt, Login};
 use crate::metrics::Traffic;
@@ -176,6 +176,9 @@ impl Daemon {
             self.login.attempt = Attempt::Alone;
         }
         self.drain(now);
+        if !self.state.prefs.want_running {
+            self.order(Command::Rest);
+        }
         self.connect();
     }
 }
