@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use dataplane::{Generation, Origin, Program, Programs, Reason, compile};
+use dataplane::{Generation, Origin, Program, Programs, Reason, Spare, compile};
 use node_core::filter::Filter;
 use packet::proto::UDP;
 use programs::cases::{address, parse};
@@ -225,6 +225,25 @@ fn a_flow_that_is_over_gives_its_place_to_a_new_one() {
             "expired"
         );
         fill(programs, Reason::FlowAdded);
+    });
+}
+
+#[test]
+fn programs_verified_before_serve_like_others_but_never_replace_what_is_there() {
+    with_programs("programs_verified_before_serve_like_others", |programs| {
+        let spare = Spare::load().expect("verified");
+        let adopted = Programs::load_spare_or_adopt(DEVICE, Some(spare)).expect("adopted");
+        assert_eq!(adopted.origin(), Origin::Adopted);
+        let generation = programs.install(&cases::filter()).expect("the filter fits");
+        assert_eq!(adopted.generation().expect("readable"), generation);
+
+        Programs::remove_all(DEVICE).expect("removed");
+        let spare = Spare::load().expect("verified");
+        let mut fresh = Programs::load_spare_or_adopt(DEVICE, Some(spare)).expect("pinned");
+        assert_eq!(fresh.origin(), Origin::Loaded);
+        assert_eq!(judge(&fresh, Program::FromTunnel, &reply("77.7.7.7", 4000)), Some(Reason::NoFilter));
+        fresh.install(&cases::filter()).expect("the filter fits");
+        assert_eq!(Programs::load_or_adopt(DEVICE).expect("adopted").origin(), Origin::Adopted);
     });
 }
 
