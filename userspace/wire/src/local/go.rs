@@ -53,7 +53,6 @@ pub(super) fn is_zero(value: &u16) -> bool {
 }
 
 /// Go's `omitzero` on a time.
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature serde's `skip_serializing_if` asks for")]
 pub(super) fn is_never(time: &crate::control::Time) -> bool {
     time.is_zero()
 }

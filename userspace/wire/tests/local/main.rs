@@ -1,4 +1,5 @@
 //! LocalAPI answers of tailscaled 1.102.5, captured on a network of our own server: read, and written again byte for byte.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
