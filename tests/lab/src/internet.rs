@@ -51,6 +51,9 @@ impl Internet {
         let router = lab.namespace(name)?;
         self.plug(&router, host)?;
         router.write_sysctl("net/ipv4/ip_forward", "1")?;
+        router.ip("link add lan type bridge")?;
+        router.ip(&format!("addr add 192.0.2.{}/25 dev lan", site + 1))?;
+        router.ip("link set lan up")?;
         router.sh(&format!("nft -f - <<'RULES'\n{RULES}RULES"))?;
         Ok(Nat { router, network: Ipv4Addr::new(192, 0, 2, site), next: 2 })
     }
@@ -95,13 +98,10 @@ impl Nat {
     pub fn host(&mut self, lab: &Lab, name: &str) -> anyhow::Result<Namespace> {
         let machine = lab.namespace(name)?;
         let [a, b, c, d] = self.network.octets();
-        let device = format!("lan{}", self.next);
+        let device = format!("port{}", self.next);
         self.router
             .ip(&format!("link add {device} type veth peer name lan netns {}", machine.full_name()))?;
-        if self.next == 2 {
-            self.router.ip(&format!("addr add {a}.{b}.{c}.{}/25 dev {device}", d + 1))?;
-        }
-        self.router.ip(&format!("link set {device} up"))?;
+        self.router.ip(&format!("link set {device} master lan up"))?;
         machine.ip(&format!("addr add {a}.{b}.{c}.{}/25 dev lan", d + self.next))?;
         machine.ip("link set lan up")?;
         machine.ip(&format!("route add default via {a}.{b}.{c}.{}", d + 1))?;

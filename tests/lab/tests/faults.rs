@@ -71,7 +71,22 @@ fn a_wrong_server_url_is_named() -> anyhow::Result<()> {
         node.cli(&["up", "--login-server", url, "--auth-key", "underpass-auth-x", "--timeout", "5s"])
     };
     complains(&up("https://203.0.113.10:4")?, &["203.0.113.10 port 4", "refused"]);
-    complains(&up("http://203.0.113.10:443")?, &["203.0.113.10", "https"]);
+    // A server without TLS behind a URL that promises it.
+    let plain = bench.lab.folder().join("plain");
+    let mut command = bench.server_host.command(lab::underpass()?)?;
+    command.arg("server").arg("--state").arg(&plain).arg("--socket").arg(plain.join("s"));
+    command.args([
+        "--url",
+        "http://203.0.113.10:8080",
+        "--listen",
+        "203.0.113.10:8080",
+        "--stun",
+        "203.0.113.10:3479",
+    ]);
+    let _plain = bench.server_host.start("plain", command.args(["--tls", "off"]))?;
+    let listening = || bench.server_host.sh("ss -Hltn sport = :8080").ok().filter(|text| !text.is_empty());
+    lab::until("the plain server listens", std::time::Duration::from_secs(20), listening)?;
+    complains(&up("https://203.0.113.10:8080")?, &["203.0.113.10", "does not speak TLS", "http"]);
     complains(&up("nonsense")?, &["nonsense"]);
     Ok(())
 }
