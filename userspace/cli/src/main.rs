@@ -9,6 +9,7 @@ mod duration;
 mod exit;
 mod logging;
 mod output;
+mod progress;
 mod setting;
 mod table;
 

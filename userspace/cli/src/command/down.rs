@@ -5,6 +5,7 @@ use wire::local::{MaskedPrefs, Pref, State};
 
 use crate::client::Client;
 use crate::exit::NotSo;
+use crate::progress::noting;
 
 /// `underpass down`
 #[derive(Args)]
@@ -23,7 +24,7 @@ impl Down {
         }
         // Also where it is stopped already: what a crash left behind is then removed.
         let edit = MaskedPrefs { set: [Pref::WantRunning].into(), ..MaskedPrefs::default() };
-        node.edit_prefs(&edit).await?;
+        noting("Taking device, routes and rules away", node.edit_prefs(&edit)).await?;
         Ok(())
     }
 }

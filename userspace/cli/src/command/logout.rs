@@ -3,6 +3,7 @@
 use clap::Args;
 
 use crate::client::Client;
+use crate::progress::noting;
 
 /// `underpass logout`
 #[derive(Args)]
@@ -11,6 +12,6 @@ pub(crate) struct Logout {}
 
 impl Logout {
     pub(crate) async fn run(self, node: &Client) -> anyhow::Result<()> {
-        Ok(node.post_unit("logout").await?)
+        Ok(noting("Telling the server", node.post_unit("logout")).await?)
     }
 }

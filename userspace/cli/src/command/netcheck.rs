@@ -11,6 +11,7 @@ use wire::local::Netcheck;
 
 use crate::client::Client;
 use crate::output;
+use crate::progress::noting;
 
 /// `underpass netcheck`
 #[derive(Args)]
@@ -22,7 +23,7 @@ pub(crate) struct NetcheckArgs {
 
 impl NetcheckArgs {
     pub(crate) async fn run(self, node: &Client) -> anyhow::Result<()> {
-        let report: Netcheck = node.post("underpass/netcheck").await?;
+        let report: Netcheck = noting("Measuring", node.post("underpass/netcheck")).await?;
         let map: Option<DerpMap> = node.get("derpmap").await?;
         self.output.print(&report, |report| human(report, map.as_ref()))
     }

@@ -4,6 +4,7 @@ use anyhow::bail;
 use clap::Args;
 
 use crate::client::Client;
+use crate::progress::noting;
 use crate::setting::Settings;
 
 /// `underpass set`
@@ -25,7 +26,7 @@ impl Set {
         let mut prefs = node.prefs().await?;
         prefs.apply(&edit);
         node.check_prefs(&prefs).await?;
-        node.edit_prefs(&edit).await?;
+        noting("Applying", node.edit_prefs(&edit)).await?;
         super::up::warn_of_forwarding(node, &edit.prefs).await;
         Ok(())
     }

@@ -96,7 +96,7 @@ fn health(status: &Status) -> String {
 
 fn data_plane(plane: &DataPlane) -> String {
     let mut text = String::new();
-    if !plane.device.is_empty() {
+    if !plane.wireguard.is_empty() {
         let attached = if plane.attach.is_empty() { "not attached" } else { &plane.attach };
         let _ = writeln!(
             text,

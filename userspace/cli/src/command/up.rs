@@ -110,6 +110,7 @@ impl Up {
         if bare && logged_in && !self.reset && !self.force_reauth {
             return Ok(Plan::Resume);
         }
+        let server = self.server(current)?;
         let mut prefs = current.clone();
         if self.reset {
             setting::reset(&mut prefs, &edit);
@@ -119,7 +120,7 @@ impl Up {
         prefs.apply(&edit);
         prefs.want_running = true;
         prefs.logged_out = false;
-        prefs.control_url = self.server(current)?;
+        prefs.control_url = server;
         let moved = prefs.control_url != current.control_url;
         if moved && known && status.backend_state == State::Running && !self.force_reauth {
             bail!("this node is up at {}; to move it, add --force-reauth", current.control_url);
