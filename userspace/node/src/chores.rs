@@ -25,7 +25,7 @@ impl Chore {
             Self::SaveNetmap => Duration::from_secs(1),
             Self::ReadUnderlay => Duration::from_millis(100),
             Self::Reapply => Duration::from_secs(2),
-            Self::CheckFirewall => Duration::from_secs(10),
+            Self::CheckFirewall => Duration::from_secs(30),
             Self::LogoutUnheard => Duration::from_secs(5),
         }
     }
