@@ -30,5 +30,12 @@ pub(crate) fn run(runs: usize) -> anyhow::Result<Vec<Row>> {
         });
     }
     let peer = ("tailscale 1.102.5 on our server", stock);
-    Ok(vec![Row::new("join", "`up` to Running, first join, local server", "ms", &ours, peer, Aim::AtMost(100.0))])
+    Ok(vec![Row::new(
+        "join",
+        "`up` to Running, first join, local server",
+        "ms",
+        &ours,
+        peer,
+        Aim::AtMost(100.0),
+    )])
 }

@@ -71,7 +71,8 @@ fn stock_runs(
         losses.push(lost(&machines[0], target, || {
             node.process.kill()?;
             pause(&machines[0])?;
-            node.process = stage.stock(&machines[2], server.certificate()).map_err(anyhow::Error::msg)?.process;
+            node.process =
+                stage.stock(&machines[2], server.certificate()).map_err(anyhow::Error::msg)?.process;
             Ok(())
         })?);
         until("the client reaches the stock node again", DEADLINE, || machines[0].sh(&ping).ok())?;
@@ -80,7 +81,11 @@ fn stock_runs(
 }
 
 /// Sends [`ECHOES`] echoes to `target` and does `interrupt` while they run.
-fn lost(from: &Namespace, target: IpAddr, interrupt: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<f64> {
+fn lost(
+    from: &Namespace,
+    target: IpAddr,
+    interrupt: impl FnOnce() -> anyhow::Result<()>,
+) -> anyhow::Result<f64> {
     let command = format!("ping -q -i 0.001 -c {ECHOES} -W 2 {target}");
     let mut traffic: Process = from.start("echoes", from.command("sh")?.args(["-c", &command]))?;
     let log_before = traffic.log().len();
@@ -88,7 +93,8 @@ fn lost(from: &Namespace, target: IpAddr, interrupt: impl FnOnce() -> anyhow::Re
     interrupt()?;
     until("the echoes end", DEADLINE, || traffic.ended())?;
     let report = traffic.log().split_off(log_before.min(traffic.log().len()));
-    let line = report.lines().rev().find(|line| line.contains("packets transmitted")).context("ping reports")?;
+    let line =
+        report.lines().rev().find(|line| line.contains("packets transmitted")).context("ping reports")?;
     let number = |word: &str| -> Option<f64> {
         line.split(", ").find(|part| part.contains(word))?.split_whitespace().next()?.parse().ok()
     };

@@ -4,13 +4,14 @@
 //! this machine's; the ratio is the claim. Deliberately not here: pass or fail in CI, because a shared machine's clock is no
 //! judge; `bench/README.md` publishes a run with its machine.
 
+mod crowd;
 mod filter;
 mod join;
 mod kill;
 mod memory;
 mod row;
-mod start;
 mod stage;
+mod start;
 
 use std::process::ExitCode;
 
@@ -33,8 +34,13 @@ struct Args {
 /// Name, what it measures, and the measurement.
 type Bench = (&'static str, fn(usize) -> anyhow::Result<Vec<Row>>);
 
-const BENCHES: [Bench; 5] =
-    [("join", join::run), ("start", start::run), ("kill", kill::run), ("memory", memory::run), ("filter", filter::run)];
+const BENCHES: [Bench; 5] = [
+    ("join", join::run),
+    ("start", start::run),
+    ("kill", kill::run),
+    ("memory", memory::run),
+    ("filter", filter::run),
+];
 
 fn main() -> ExitCode {
     match measure(&Args::parse()) {

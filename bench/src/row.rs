@@ -74,7 +74,8 @@ fn median(samples: &[f64]) -> f64 {
 pub(crate) fn print(rows: &[Row]) {
     println!("| bench | case | ours | peer | ratio | aim | met | runs |\n|---|---|---|---|---|---|---|---|");
     for row in rows {
-        let peer = row.peer.map_or_else(|| row.peer_name.clone(), |peer| format!("{} ({peer:.1})", row.peer_name));
+        let peer =
+            row.peer.map_or_else(|| row.peer_name.clone(), |peer| format!("{} ({peer:.1})", row.peer_name));
         let ratio = row.ratio.map_or_else(|| "-".to_owned(), |ratio| format!("{ratio:.3}"));
         println!(
             "| {} | {} | {:.1} {} | {peer} | {ratio} | {} | {} | {} |",

@@ -28,23 +28,36 @@ impl Stage {
     }
 
     /// Our daemon on `host`, answering.
-    pub(crate) fn ours<'lab>(&'lab self, host: &'lab Namespace, certificate: PathBuf) -> anyhow::Result<Node<'lab>> {
+    pub(crate) fn ours<'lab>(
+        &'lab self,
+        host: &'lab Namespace,
+        certificate: PathBuf,
+    ) -> anyhow::Result<Node<'lab>> {
         let mut node = self.boot(host, certificate)?;
         node.ready()?;
         Ok(node)
     }
 
     /// Our daemon on `host`, just started.
-    pub(crate) fn boot<'lab>(&'lab self, host: &'lab Namespace, certificate: PathBuf) -> anyhow::Result<Node<'lab>> {
+    pub(crate) fn boot<'lab>(
+        &'lab self,
+        host: &'lab Namespace,
+        certificate: PathBuf,
+    ) -> anyhow::Result<Node<'lab>> {
         let options = node::Options { certificate: Some(certificate), ..node::Options::default() };
         Node::boot(host, self.lab.folder(), self.lab.tag(), options)
     }
 
     /// A stock daemon on `host`, not joined; or why not.
-    pub(crate) fn stock<'lab>(&'lab self, host: &'lab Namespace, certificate: PathBuf) -> Result<Stock<'lab>, String> {
+    pub(crate) fn stock<'lab>(
+        &'lab self,
+        host: &'lab Namespace,
+        certificate: PathBuf,
+    ) -> Result<Stock<'lab>, String> {
         if stock::program("tailscaled").is_none() {
             return Err("not found (needs Go to build)".to_owned());
         }
-        Stock::start(host, self.lab.folder(), self.lab.tag(), &certificate).map_err(|error| format!("{error:#}"))
+        Stock::start(host, self.lab.folder(), self.lab.tag(), &certificate)
+            .map_err(|error| format!("{error:#}"))
     }
 }

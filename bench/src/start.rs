@@ -29,7 +29,13 @@ pub(crate) fn run(runs: usize) -> anyhow::Result<Vec<Row>> {
 }
 
 /// Each run is a boot: a new network namespace, where neither the process nor anything that it left is there, on kept state.
-fn ours(stage: &Stage, server: &Server<'_>, key: &str, target: IpAddr, runs: usize) -> anyhow::Result<Vec<f64>> {
+fn ours(
+    stage: &Stage,
+    server: &Server<'_>,
+    key: &str,
+    target: IpAddr,
+    runs: usize,
+) -> anyhow::Result<Vec<f64>> {
     let machine = stage.machine("ours", 32)?;
     let node = stage.ours(&machine, server.certificate())?;
     node.up(key, &[])?;
@@ -47,7 +53,13 @@ fn ours(stage: &Stage, server: &Server<'_>, key: &str, target: IpAddr, runs: usi
     Ok(samples)
 }
 
-fn stock(stage: &Stage, server: &Server<'_>, key: &str, target: IpAddr, runs: usize) -> anyhow::Result<Vec<f64>> {
+fn stock(
+    stage: &Stage,
+    server: &Server<'_>,
+    key: &str,
+    target: IpAddr,
+    runs: usize,
+) -> anyhow::Result<Vec<f64>> {
     let machine = stage.machine("stock", 33)?;
     let node = stage.stock(&machine, server.certificate()).map_err(anyhow::Error::msg)?;
     node.up(key, &[])?;
@@ -67,5 +79,7 @@ fn stock(stage: &Stage, server: &Server<'_>, key: &str, target: IpAddr, runs: us
 
 /// Returns when the first echo has come back; asks every 10 ms, and again at once while there is no route yet.
 fn echo(machine: &Namespace, target: IpAddr) -> anyhow::Result<()> {
-    machine.sh(&format!("for i in $(seq 2000); do ping -q -i 0.01 -c 1 -w 5 {target} && exit 0; done; exit 1")).map(drop)
+    machine
+        .sh(&format!("for i in $(seq 2000); do ping -q -i 0.01 -c 1 -w 5 {target} && exit 0; done; exit 1"))
+        .map(drop)
 }

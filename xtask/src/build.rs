@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::{setup, step};
+use crate::{ebpf, setup, step};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -13,6 +13,8 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     setup::building()?;
+    let object = ebpf::build_ebpf()?;
+    println!("{}", object.display());
     let binary = underpass(!args.debug)?;
     println!("{}", binary.display());
     Ok(())

@@ -8,6 +8,7 @@ mod build;
 mod check;
 mod demo;
 mod dist;
+mod ebpf;
 mod fuzz;
 mod setup;
 mod step;

@@ -25,17 +25,9 @@ pub(crate) struct Args {
 const SUITES: [(&str, Kind); 6] = [
     (
         "unit",
-        Kind::Host(&[
-            "--workspace",
-            "--exclude",
-            "programs-test",
-            "--exclude",
-            "lab",
-            "--exclude",
-            "interop",
-        ]),
+        Kind::Host(&["--workspace", "--exclude", "programs", "--exclude", "lab", "--exclude", "interop"]),
     ),
-    ("programs", Kind::Host(&["--package", "programs-test"])),
+    ("programs", Kind::Host(&["--package", "programs"])),
     ("lab", Kind::Host(&["--package", "lab"])),
     ("interop", Kind::Host(&["--package", "interop"])),
     ("vm-6.1", Kind::Guest("6.1")),
