@@ -9,6 +9,7 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
+use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
@@ -23,6 +24,7 @@ const VERSION: u32 = 1;
 const STATE_FILE: &str = "underpass.state";
 const PREVIOUS_FILE: &str = "underpass.state.previous";
 const NETMAP_FILE: &str = "netmap.json";
+const LOCK_FILE: &str = "lock";
 
 /// Everything that must survive a restart. No `Debug`: most of it is secret.
 #[derive(Clone)]
@@ -64,9 +66,11 @@ impl State {
     }
 }
 
-/// The folder both files live in.
+/// The folder both files live in, ours alone.
 pub(crate) struct Store {
     folder: PathBuf,
+    /// Held as long as we live; the kernel lets go of it however we end.
+    _lock: Flock<File>,
 }
 
 /// A state that was read, and what is wrong with how it was found.
@@ -81,14 +85,24 @@ impl Store {
     /// Opens the folder, making it (0700) where it is missing.
     ///
     /// # Errors
-    /// [`Error::State`] when it cannot be made.
+    /// [`Error::State`] when it cannot be made; [`Error::InUse`] when another node has it.
     pub(crate) fn open(folder: &Path) -> Result<Self, Error> {
         let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
         made.map_err(|error| Error::State {
             path: folder.to_owned(),
             detail: format!("cannot make the folder: {error}; choose another with --state"),
         })?;
-        Ok(Self { folder: folder.to_owned() })
+        let lock = OpenOptions::new().create(true).append(true).mode(0o600).open(folder.join(LOCK_FILE));
+        let lock = lock.map_err(|error| Error::State {
+            path: folder.join(LOCK_FILE),
+            detail: format!("cannot be made: {error}; choose another folder with --state"),
+        })?;
+        let lock = Flock::lock(lock, FlockArg::LockExclusiveNonblock).map_err(|_| Error::InUse {
+            what: format!("state folder {}", folder.display()),
+            detail: "another node runs with it".into(),
+            flag: "--state",
+        })?;
+        Ok(Self { folder: folder.to_owned(), _lock: lock })
     }
 
     /// Reads the state, falling back to the previous generation.
@@ -388,6 +402,15 @@ mod tests {
         let (_folder, store) = saved(&[1, 2]);
         fs::write(store.folder.join(STATE_FILE), r#"{"version":2,"other":"things"}"#).unwrap();
         assert!(store.load().err().unwrap().to_string().contains("newer version"));
+    }
+
+    #[test]
+    fn two_nodes_never_share_a_folder() {
+        let (_folder, store) = saved(&[]);
+        assert_eq!(Store::open(&store.folder).err().unwrap().exit_code(), 6);
+        let folder = store.folder.clone();
+        drop(store);
+        assert!(Store::open(&folder).is_ok());
     }
 
     #[test]

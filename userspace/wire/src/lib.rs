@@ -1,11 +1,10 @@
 //! Wire formats: bytes to structs and back, no state, no IO. One module a protocol.
 
 pub mod control;
-pub mod ts2021;
-pub mod local;
-
 pub mod derp;
 pub mod disco;
 pub mod geneve;
+pub mod local;
 pub mod nacl;
 pub mod stun;
+pub mod ts2021;
