@@ -27,7 +27,8 @@ use crate::local_api::{Refusal, Reply};
 use crate::login::Login;
 use crate::metrics::Traffic;
 use crate::sockets::{Datagram, FromKernel, Loopback, RawSender};
-use crate::state::{State, Store, write_atomically};
+use crate::state::State;
+use crate::store::{Store, write_atomically};
 use crate::underlay::Snapshot;
 use crate::{Config, Error, derp, local_api};
 

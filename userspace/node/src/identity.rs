@@ -1,7 +1,7 @@
 //! Identity: the node key's life, the core that belongs to it, and how both end.
 //!
 //! A new node key is another node to everybody, so it gets a core of its own and the device anew. Deliberately not here: how
-//! control is told (`login`), where keys are kept (`state`).
+//! control is told (`login`), where keys are kept (`state`, `store`).
 
 use std::time::{Instant, SystemTime};
 

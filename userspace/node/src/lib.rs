@@ -12,7 +12,7 @@
 //! | `answers`, `metrics`, `health` | what they are told |
 //! | `plane`, `kernel`, `device`, `router`, `underlay` | the data plane: known, written, its device and firewall, what is below |
 //! | `sockets`, `derp`, `queue` | packets of our own |
-//! | `state`, `config`, `config_file`, `hostinfo`, `chores` | what is stored, given, told and put off |
+//! | `state`, `store`, `config`, `config_file`, `hostinfo`, `chores` | what is stored, given, told and put off |
 //!
 //! Deliberately not here: decisions about paths, netmaps and filters (`node-core`), programs and their maps (`dataplane`),
 //! the command line (`cli`).
@@ -44,6 +44,7 @@ mod settings;
 mod sockets;
 mod start;
 mod state;
+mod store;
 mod underlay;
 
 pub use config::{Config, DEFAULT_DEVICE, DEFAULT_PORT, DEFAULT_RULE_PRIORITY, DEFAULT_TABLE, WireguardMode};

@@ -29,7 +29,8 @@ use crate::local_api::{self, BUS_CAPACITY};
 use crate::login::{Attempt, Login};
 use crate::metrics::Traffic;
 use crate::sockets::{Controller, Loopback, RawSender};
-use crate::state::{State, Store};
+use crate::state::State;
+use crate::store::Store;
 use crate::underlay::{self, Snapshot};
 use crate::{Config, Error, derp, device, random};
 
