@@ -80,7 +80,7 @@ fn join(node: &Node<'_>, key: &str, extra: &[&str], figures: &mut Figures) -> an
     node.up(key, extra)?;
     let name = node.host().name();
     figures.note(&format!("{name}: `up` to Running, first join"), millis(start.elapsed()));
-    let backend = node.status()?["Underpass"]["WireGuard"].as_str().unwrap_or("?").to_owned();
+    let backend = node.status()?["Underpass"]["Wireguard"].as_str().unwrap_or("?").to_owned();
     println!("  {name}: {} (WireGuard: {backend})", node.address(false)?);
     Ok(())
 }
