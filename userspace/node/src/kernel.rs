@@ -231,7 +231,8 @@ impl Kernel {
             let result = self.take_away().await.map(|()| None);
             return vec![Report::Applied { generation, result }];
         }
-        if self.plane.is_none() {
+        if !self.is_device_there().await {
+            // Or somebody deleted it: then it is made anew.
             match self.open().await {
                 Ok(plane) => self.plane = Some(plane),
                 Err(error) => return vec![Report::Applied { generation, result: Err(error) }],
@@ -242,7 +243,7 @@ impl Kernel {
         let (guarded, applied) = tokio::join!(self.router.apply(desired), applier.apply(desired));
         let result = match applied {
             Ok(()) => Ok(Some(plane.clone())),
-            Err(failure) => Err(self.explain(failure).await),
+            Err(failure) => Err(explain(failure, self.spec.port)),
         };
         let mut reports = vec![self.note_guard(guarded)];
         reports.extend(self.attach_underlay());
@@ -261,18 +262,9 @@ impl Kernel {
         }
     }
 
-    async fn explain(&mut self, failure: dataplane::Failure) -> Error {
-        if !matches!(self.handle.link(&self.spec.name).await, Ok(Some(_))) {
-            // Somebody deleted the device: the next attempt makes it anew.
-            self.plane = None;
-        }
-        match failure.cause {
-            // A kernel WireGuard asks for its port when it is brought up.
-            dataplane::Cause::Netlink(error) if error.is_taken() => {
-                device::port_in_use(self.spec.port, &error)
-            }
-            _ => Error::system("changing the data plane", failure),
-        }
+    async fn is_device_there(&self) -> bool {
+        let Some((_, plane)) = &self.plane else { return false };
+        matches!(self.handle.link(&self.spec.name).await, Ok(Some(link)) if link.index == plane.link)
     }
 
     /// Finds or makes programs and device. The filter denies everything until one is swapped in.
@@ -360,6 +352,14 @@ fn programs_error(error: dataplane::Error) -> Error {
             remedy: "see README.md for the kernels that are supported".into(),
         },
         _ => Error::system("eBPF", error),
+    }
+}
+
+fn explain(failure: dataplane::Failure, port: u16) -> Error {
+    match failure.cause {
+        // A kernel WireGuard asks for its port when it is brought up.
+        dataplane::Cause::Netlink(error) if error.is_taken() => device::port_in_use(port, &error),
+        _ => Error::system("changing the data plane", failure),
     }
 }
 

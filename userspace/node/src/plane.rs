@@ -124,6 +124,8 @@ impl Daemon {
             netlink::Event::LinkRemoved(link) => Some(link.index) == own,
             netlink::Event::RuleRemoved(rule) => rule.protocol == dataplane::PROTOCOL,
             netlink::Event::RouteRemoved(route) => route.protocol == dataplane::PROTOCOL,
+            // It may have been ours.
+            netlink::Event::Lost => true,
             _ => false,
         };
         if is_ours && own.is_some() && self.node.desired().up {
