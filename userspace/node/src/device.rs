@@ -19,7 +19,7 @@ use tokio::time::{sleep, timeout};
 use types::NodePrivate;
 
 use crate::sockets::BYPASS_MARK;
-use crate::{Error, WireguardMode};
+use crate::{Config, Error, WireguardMode};
 
 /// What `ip link` shows beside our device, and how a later run knows it.
 const ALIAS: &str = "underpass";
@@ -43,6 +43,20 @@ pub(crate) struct Spec {
     pub(crate) embedded_command: Vec<OsString>,
     /// Where an embedded WireGuard writes what it has to say.
     pub(crate) embedded_log: PathBuf,
+}
+
+impl Spec {
+    /// What follows from the configuration, for this key and port.
+    pub(crate) fn new(config: &Config, key: NodePrivate, port: u16) -> Self {
+        Self {
+            name: config.device.clone(),
+            mode: config.wireguard,
+            key,
+            port,
+            embedded_command: config.embedded_command.clone(),
+            embedded_log: config.state_dir.join("wireguard.log"),
+        }
+    }
 }
 
 /// The device that is already there, if it is ours.

@@ -8,13 +8,13 @@ use wire::local::Notify;
 
 use crate::chores::Chore;
 use crate::daemon::{Daemon, Task};
-use crate::device;
 use crate::event_loop::Input;
 use crate::health::code;
 use crate::kernel::{Command, Plane, Report};
 use crate::local_api::Refusal;
 use crate::sockets::tunnel;
 use crate::underlay::{self, Snapshot};
+use crate::{Error, device};
 
 impl Daemon {
     /// Hands the wanted state to the kernel's writer.
@@ -30,14 +30,7 @@ impl Daemon {
 
     /// The specification of our device as it should be now.
     pub(crate) fn device_spec(&self) -> device::Spec {
-        device::Spec {
-            name: self.config.device.clone(),
-            mode: self.config.wireguard,
-            key: self.state.node_key.clone(),
-            port: self.port(),
-            embedded_command: self.config.embedded_command.clone(),
-            embedded_log: self.config.state_dir.join("wireguard.log"),
-        }
+        device::Spec::new(&self.config, self.state.node_key.clone(), self.port())
     }
 
     /// The kernel's writer reports.
@@ -47,31 +40,10 @@ impl Daemon {
                 self.traffic.observe(&peers);
                 self.node.handle_kernel(&peers, now);
             }
-            Report::Applied { generation, result: Ok(plane) } => {
-                tracing::debug!(generation, up = plane.is_some(), "the kernel is as wanted");
-                if self.health.clear(code::KERNEL) {
-                    self.tell_health();
-                }
-                self.follow_plane(plane);
-                self.chores.cancel(Chore::Reapply);
-                if self.plane.is_some() {
-                    self.chores.ask(Chore::CheckFirewall, now);
-                } else if !self.node.desired().up {
-                    self.waiting_for_down.drain(..).for_each(|answer| answer(Ok(())));
-                }
-            }
+            Report::Applied { generation, result: Ok(plane) } => self.applied(generation, plane, now),
             Report::Prepared(Ok(())) => self.release(),
             Report::Applied { result: Err(error), .. } | Report::Prepared(Err(error)) => {
-                let text = error.to_string();
-                if !self.node.desired().up {
-                    let refusal = || Refusal::Failed(text.clone());
-                    self.waiting_for_down.drain(..).for_each(|answer| answer(Err(refusal())));
-                }
-                if self.health.set(code::KERNEL, text.clone()) {
-                    self.tell(Notify { err_message: Some(text), ..Notify::default() });
-                    self.tell_health();
-                }
-                self.chores.ask(Chore::Reapply, now);
+                self.not_applied(&error, now);
             }
             Report::Switched(switches) => {
                 self.state.forwarding = switches;
@@ -88,6 +60,33 @@ impl Daemon {
             }
             Report::Trouble(text) => tracing::warn!("{text}"),
         }
+    }
+
+    fn applied(&mut self, generation: u64, plane: Option<Plane>, now: Instant) {
+        tracing::debug!(generation, up = plane.is_some(), "the kernel is as wanted");
+        if self.health.clear(code::KERNEL) {
+            self.tell_health();
+        }
+        self.follow_plane(plane);
+        self.chores.cancel(Chore::Reapply);
+        if self.plane.is_some() {
+            self.chores.ask(Chore::CheckFirewall, now);
+        } else if !self.node.desired().up {
+            self.waiting_for_down.drain(..).for_each(|answer| answer(Ok(())));
+        }
+    }
+
+    fn not_applied(&mut self, error: &Error, now: Instant) {
+        let text = error.to_string();
+        if !self.node.desired().up {
+            let refusal = || Refusal::Failed(text.clone());
+            self.waiting_for_down.drain(..).for_each(|answer| answer(Err(refusal())));
+        }
+        if self.health.set(code::KERNEL, text.clone()) {
+            self.tell(Notify { err_message: Some(text), ..Notify::default() });
+            self.tell_health();
+        }
+        self.chores.ask(Chore::Reapply, now);
     }
 
     /// Takes note of what is in the kernel. Peers' pings are answered on the device as long as it is there.

@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use dataplane::TraceReader;
 use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot};
 use types::NodePublic;
@@ -219,36 +220,41 @@ impl Daemon {
             peer_v6: addresses.iter().find_map(|ip| if let IpAddr::V6(ip) = ip { Some(*ip) } else { None }),
             drops_only: drops,
         };
-        let kernel = self.kernel.clone();
         let (opened, reader) = oneshot::channel();
         self.order(Command::Trace(Some(settings), opened));
-        tokio::spawn(async move {
-            let Ok(reader) = reader.await else { return };
-            let mut reader = match reader {
-                Ok(Some(reader)) => reader,
-                Ok(None) => return,
-                Err(error) => {
-                    _ = reply.send(Err(Refusal::NotNow(error)));
-                    return;
-                }
-            };
-            let (lines, receiver) = mpsc::channel(TRACE_LINES);
-            if reply.send(Ok(receiver)).is_ok() {
-                loop {
-                    let record = tokio::select! {
-                        record = reader.next() => record,
-                        () = lines.closed() => break,
-                    };
-                    let Ok(record) = record else { break };
-                    let line = TraceLine { time: Time::from(Timestamp::now()), text: record.to_string() };
-                    if lines.send(line).await.is_err() {
-                        break;
-                    }
-                }
-            }
-            // Without a reader the trace costs for nothing.
-            let (closed, _) = oneshot::channel();
-            _ = kernel.send(Command::Trace(None, closed));
-        });
+        tokio::spawn(carry_trace(reader, reply, self.kernel.clone()));
     }
+}
+
+/// Carries trace lines to one client until it goes away, and switches the trace off again.
+async fn carry_trace(
+    opened: oneshot::Receiver<Result<Option<TraceReader>, String>>,
+    reply: Reply<Result<mpsc::Receiver<TraceLine>, Refusal>>,
+    kernel: mpsc::UnboundedSender<Command>,
+) {
+    let mut reader = match opened.await {
+        Ok(Ok(Some(reader))) => reader,
+        Ok(Err(error)) => {
+            _ = reply.send(Err(Refusal::NotNow(error)));
+            return;
+        }
+        Ok(Ok(None)) | Err(_) => return,
+    };
+    let (lines, receiver) = mpsc::channel(TRACE_LINES);
+    if reply.send(Ok(receiver)).is_ok() {
+        loop {
+            let record = tokio::select! {
+                record = reader.next() => record,
+                () = lines.closed() => break,
+            };
+            let Ok(record) = record else { break };
+            let line = TraceLine { time: Time::from(Timestamp::now()), text: record.to_string() };
+            if lines.send(line).await.is_err() {
+                break;
+            }
+        }
+    }
+    // Without a reader the trace costs for nothing.
+    let (closed, _) = oneshot::channel();
+    _ = kernel.send(Command::Trace(None, closed));
 }

@@ -111,14 +111,7 @@ impl Assembly {
             dropped: dropped.clone(),
         });
         let port = state.port.unwrap_or(config.port);
-        let spec = device::Spec {
-            name: config.device.clone(),
-            mode: config.wireguard,
-            key: state.node_key.clone(),
-            port,
-            embedded_command: config.embedded_command.clone(),
-            embedded_log: config.state_dir.join("wireguard.log"),
-        };
+        let spec = device::Spec::new(&config, state.node_key.clone(), port);
         let options = kernel::Options {
             spec,
             table: config.table,
