@@ -7,12 +7,12 @@ use jiff::Timestamp;
 use types::NodeId;
 use wire::control::{DerpMap, DisplayMessage, FilterRule, MapResponse, Node, PeerChange, Time};
 
-use super::Netmap;
+use super::{Netmap, is_reachable};
 
 /// What a message changed.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Change {
-    /// More than somebody's presence, endpoints or home region: the kernel may have to follow.
+    /// More than somebody's presence, or by which way: the kernel may have to follow.
     pub(crate) kernel: bool,
     /// Peers whose endpoints, keys or home may differ; they may also be gone.
     pub(crate) peers: BTreeSet<NodeId>,
@@ -230,9 +230,10 @@ fn patched(mut peer: Node, patch: PeerChange) -> Node {
     peer
 }
 
-/// Whether the difference is more than presence and reachability.
+/// Whether the difference is more than presence and where a peer is reached.
 fn concerns_kernel(old: &Node, new: &Node) -> bool {
     old.key != new.key
+        || is_reachable(old) != is_reachable(new)
         || old.allowed() != new.allowed()
         || old.addresses != new.addresses
         || old.cap_map != new.cap_map

@@ -108,5 +108,10 @@ impl Netmap {
     }
 }
 
+/// Whether there is any way to a peer. headscale announces a node before it knows one.
+pub(crate) fn is_reachable(peer: &Node) -> bool {
+    !peer.disco_key.is_zero() || peer.home_region().is_some()
+}
+
 #[cfg(test)]
 mod tests;

@@ -73,6 +73,19 @@ fn deltas_touch_what_they_name() {
     assert_eq!(ids(&netmap), [3]);
 }
 
+/// As headscale announces a node that has only just registered.
+#[test]
+fn a_peer_that_becomes_reachable_concerns_the_kernel() {
+    let mut netmap = base();
+    let patches = [r#""DERPRegion":7"#.to_owned(), format!(r#""DiscoKey":"discokey:{}""#, "ab".repeat(32))];
+    for (id, patch) in [2, 3].into_iter().zip(patches) {
+        let json = format!(r#"{{"PeersChangedPatch":[{{"NodeID":{id},{patch}}}]}}"#);
+        assert!(fold(&mut netmap, &json).kernel, "{patch}");
+    }
+    let again = r#"{"PeersChangedPatch":[{"NodeID":2,"DERPRegion":8}]}"#;
+    assert!(!fold(&mut netmap, again).kernel, "it could be reached before");
+}
+
 #[test]
 fn an_empty_peer_list_replaces_nothing_but_a_new_stream_does() {
     let mut netmap = base();

@@ -11,6 +11,7 @@ use super::Node;
 use crate::desired::Desired;
 use crate::endpoints::is_candidate;
 use crate::input::{Clock, Prefs};
+use crate::netmap::is_reachable;
 use crate::output::Event;
 use crate::routes;
 use crate::timers::Wake;
@@ -164,8 +165,7 @@ impl Node {
     /// Whether a node of the map can be a peer at all. Plain WireGuard peers are not among them yet: they need addresses of
     /// their own translated.
     fn is_usable(&self, node: &WireNode, now: Instant) -> bool {
-        let reachable = !node.disco_key.is_zero() || node.home_region().is_some();
-        self.is_running(now) && reachable && !node.is_wireguard_only && !self.is_expired(node, now)
+        self.is_running(now) && is_reachable(node) && !node.is_wireguard_only && !self.is_expired(node, now)
     }
 
     pub(super) fn remove_peer(&mut self, key: NodePublic) {
