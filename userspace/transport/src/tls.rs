@@ -20,7 +20,7 @@ use tokio_rustls::client::TlsStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use crate::stream::Stream;
-use crate::tls_verify::Verifier;
+use crate::tls_verify::{Roots, Verifier};
 
 /// What a pin begins with in the DERP map's `CertName`.
 const PIN: &str = "sha256-raw:";
@@ -116,7 +116,7 @@ pub fn pin(certificate: &CertificateDer<'_>) -> String {
 #[derive(Clone)]
 pub struct Trust {
     /// `None` when there are no roots at all: then only pins are believed.
-    roots: Option<Arc<WebPkiServerVerifier>>,
+    roots: Option<Roots>,
     provider: Arc<CryptoProvider>,
 }
 
@@ -163,10 +163,12 @@ impl Trust {
         if roots.is_empty() {
             return Ok(Self { roots: None, provider });
         }
-        let verifier = WebPkiServerVerifier::builder_with_provider(roots.into(), provider.clone())
-            .build()
-            .map_err(|error| TlsError::Config { what: "trust store".to_owned(), why: error.to_string() })?;
-        Ok(Self { roots: Some(verifier), provider })
+        let anchors = Arc::new(roots);
+        let webpki =
+            WebPkiServerVerifier::builder_with_provider(anchors.clone(), provider.clone()).build().map_err(
+                |error| TlsError::Config { what: "trust store".to_owned(), why: error.to_string() },
+            )?;
+        Ok(Self { roots: Some(Roots { anchors, webpki }), provider })
     }
 
     /// TLS on `stream` as a client of `host`, a name or an address.

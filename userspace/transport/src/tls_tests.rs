@@ -1,6 +1,9 @@
 //! Client and server over an in-memory pipe, with certificates made on the spot.
 
-use rcgen::{CertificateParams, CertifiedKey, KeyPair, date_time_ymd, generate_simple_self_signed};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedKey, IsCa, KeyPair, date_time_ymd,
+    generate_simple_self_signed,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
 use super::*;
@@ -17,6 +20,15 @@ fn made(CertifiedKey { cert, signing_key }: CertifiedKey<KeyPair>) -> Made {
 
 fn self_signed(name: &str) -> Made {
     made(generate_simple_self_signed(vec![name.to_owned()]).unwrap())
+}
+
+/// What `openssl req -x509` makes: a CA that is shown by a server itself.
+fn self_signed_ca(name: &str, last_year: i32) -> Made {
+    let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.not_after = date_time_ymd(last_year, 12, 31);
+    let signing_key = KeyPair::generate().unwrap();
+    made(CertifiedKey { cert: params.self_signed(&signing_key).unwrap(), signing_key })
 }
 
 /// A server that shows the certificate and sends one byte.
@@ -43,6 +55,23 @@ async fn a_given_root_is_trusted_for_its_name_only() {
     assert_eq!(connect(&certificate, &trust, "203.0.113.10", Expect::Host).await.unwrap(), b'!');
     let other = connect(&certificate, &trust, "control.example", Expect::Host).await;
     assert!(matches!(other, Err(TlsError::Untrusted { .. })), "{other:?}");
+}
+
+#[tokio::test]
+async fn a_root_that_a_server_shows_itself_is_trusted_like_any_other() {
+    let certificate = self_signed_ca("203.0.113.10", 4000);
+    let trust = Trust::pem(certificate.pem.as_bytes()).unwrap();
+    assert_eq!(connect(&certificate, &trust, "203.0.113.10", Expect::Host).await.unwrap(), b'!');
+    let other_name = connect(&certificate, &trust, "control.example", Expect::Host).await;
+    assert!(matches!(other_name, Err(TlsError::Untrusted { .. })), "{other_name:?}");
+    let other_root = self_signed_ca("203.0.113.10", 4000);
+    let other_key = connect(&other_root, &trust, "203.0.113.10", Expect::Host).await;
+    assert!(matches!(other_key, Err(TlsError::Untrusted { .. })), "{other_key:?}");
+
+    let old = self_signed_ca("203.0.113.10", 2001);
+    let trust = Trust::pem(old.pem.as_bytes()).unwrap();
+    let expired = connect(&old, &trust, "203.0.113.10", Expect::Host).await;
+    assert!(matches!(expired, Err(TlsError::Clock { .. })), "{expired:?}");
 }
 
 #[tokio::test]
