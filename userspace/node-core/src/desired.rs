@@ -34,7 +34,7 @@ pub struct Desired {
     pub routes: BTreeSet<IpNet>,
     /// What may come in.
     pub filter: Filter,
-    /// Approved subnets we serve: packets are forwarded to them.
+    /// Subnets we serve: packets are forwarded to them.
     pub served_routes: BTreeSet<IpNet>,
     /// Masquerade what goes to [`Self::served_routes`].
     pub snat_subnet_routes: bool,
@@ -62,7 +62,7 @@ impl Desired {
         let peers: Vec<&Node> = netmap.peers().filter(|peer| usable(peer)).collect();
         let mut allowed = routes::allowed_ips(peers.iter().copied(), prefs.accept_routes);
         let mut lost = Vec::new();
-        let served_routes: BTreeSet<IpNet> = served(node, prefs).collect();
+        let served_routes: BTreeSet<IpNet> = served(prefs).collect();
         let addresses: BTreeSet<IpNet> = node.addresses.iter().copied().collect();
         let desired = Self {
             generation: 0,
@@ -106,9 +106,8 @@ impl Desired {
     }
 }
 
-/// What is both offered by the user and approved by control.
-fn served<'a>(node: &'a Node, prefs: &'a Prefs) -> impl Iterator<Item = IpNet> + 'a {
-    let approved = node.allowed().iter().filter(|net| !node.addresses.contains(net));
-    let offered = |net: &&IpNet| prefs.advertise_routes.contains(net);
-    approved.filter(offered).map(IpNet::trunc)
+/// What the user offers. Control's approval is in the peers' allowed IPs and in the rules, as for tailscale
+/// (`ipn/ipnlocal/local.go`, `updateFilterLocked`); our own node tells of it late with headscale, or never.
+fn served(prefs: &Prefs) -> impl Iterator<Item = IpNet> {
+    prefs.advertise_routes.iter().filter(|net| net.prefix_len() != 0).map(IpNet::trunc)
 }

@@ -43,7 +43,7 @@ pub struct Prefs {
     pub want_running: bool,
     /// Use the subnet routes that peers serve (`--accept-routes`); never default routes.
     pub accept_routes: bool,
-    /// What this node offers to serve; only what the server approved becomes [`crate::filter::Filter::local`].
+    /// What this node offers to serve: [`crate::filter::Filter::local`], except default routes.
     pub advertise_routes: Vec<IpNet>,
     /// Refuse every inbound connection.
     pub shields_up: bool,

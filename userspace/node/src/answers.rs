@@ -4,6 +4,7 @@
 
 use std::time::Instant;
 
+use ipnet::IpNet;
 use jiff::Timestamp;
 use node_core::Node;
 use types::RegionId;
@@ -45,6 +46,13 @@ pub(crate) fn fill(status: &mut Status, node: &Node, peers: bool, now: Instant) 
     status.user = owners.map(|user| (user.id, user.clone())).collect();
 }
 
+/// How many subnets of ours control approved, as far as it told.
+pub(crate) fn approved_routes(node: &Node) -> usize {
+    let Some(own) = node.self_node() else { return 0 };
+    let is_subnet = |net: &&IpNet| net.prefix_len() != 0 && !own.addresses.contains(net);
+    own.allowed().iter().filter(is_subnet).count()
+}
+
 /// What the netmap knows of a node.
 pub(crate) fn from_netmap(node: &WireNode) -> PeerStatus {
     let hostinfo = node.hostinfo.as_ref();
@@ -56,7 +64,7 @@ pub(crate) fn from_netmap(node: &WireNode) -> PeerStatus {
         dns_name: node.name.clone(),
         os: hostinfo.map(|info| info.os.clone()).unwrap_or_default(),
         user_id: node.user,
-        tailscale_ips: node.addresses.iter().map(ipnet::IpNet::addr).collect(),
+        tailscale_ips: node.addresses.iter().map(IpNet::addr).collect(),
         allowed_ips: Some(node.allowed().to_vec()),
         tags: (!node.tags.is_empty()).then(|| node.tags.clone()),
         primary_routes: (!node.primary_routes.is_empty()).then(|| node.primary_routes.clone()),

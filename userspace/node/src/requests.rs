@@ -153,7 +153,7 @@ impl Daemon {
     fn send_metrics(&self, reply: Reply<String>) {
         let gauges = Gauges {
             advertised_routes: self.state.prefs.subnet_routes().count(),
-            approved_routes: self.node.desired().served_routes.len(),
+            approved_routes: answers::approved_routes(&self.node),
             home_region: self.node.home().map_or(0, |home| home.0),
             health_messages: self.health.sentences(self.node.health()).len(),
             derp_dropped: self.derp_dropped.load(Ordering::Relaxed),
