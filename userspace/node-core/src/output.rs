@@ -18,7 +18,7 @@ pub enum Transmit {
     Udp {
         /// Destination.
         to: SocketAddr,
-        /// DISCO or STUN.
+        /// DISCO, STUN, or WireGuard's handshake initiation once more.
         bytes: Vec<u8>,
     },
     /// A DERP packet. The region's connection may still be in the making: queue a few, drop the oldest.
@@ -27,7 +27,7 @@ pub enum Transmit {
         region: RegionId,
         /// To whom.
         to: NodePublic,
-        /// DISCO.
+        /// DISCO, or WireGuard's handshake initiation once more.
         bytes: Vec<u8>,
     },
 }

@@ -26,6 +26,10 @@ const SILENCE_BEFORE_SESSION: Duration = Duration::from_secs(6);
 const BLOCKED_FIRST: Duration = Duration::from_secs(60);
 /// At most.
 const BLOCKED_MOST: Duration = Duration::from_secs(3600);
+/// After this long WireGuard begins a handshake anew (REKEY_TIMEOUT).
+const OPENING_LIFETIME: Duration = Duration::from_secs(5);
+/// How a handshake initiation begins, and its length (WireGuard paper, section 5.4.2).
+const INITIATION: ([u8; 4], usize) = ([1, 0, 0, 0], 148);
 /// Packets on the way to the loopback address when it was left are no sign that it was not.
 const CORRECTION_SETTLES: Duration = Duration::from_millis(100);
 
@@ -84,6 +88,8 @@ pub(crate) struct Peer {
     pub(crate) last_call: Option<Instant>,
     /// What was last told to watchers.
     pub(crate) shown: Option<Via>,
+    /// The kernel's last handshake initiation that did not go by a trusted path.
+    opening: Option<(Instant, Vec<u8>)>,
     kernel: Option<Kernel>,
     held: Option<Held>,
     blocked: Blocked,
@@ -103,6 +109,7 @@ impl Peer {
             last_write: None,
             last_call: None,
             shown: None,
+            opening: None,
             kernel: None,
             held: None,
             blocked: Blocked::default(),
@@ -113,6 +120,20 @@ impl Peer {
     /// Through which region to reach it: its home, or where it was last heard.
     pub(crate) fn region(&self) -> Option<RegionId> {
         self.home.or(self.heard_in)
+    }
+
+    /// Keeps a handshake initiation that has no sure way: the region may be unknown, or the peer not connected there yet.
+    pub(crate) fn keep_opening(&mut self, bytes: &[u8], now: Instant) {
+        if bytes.starts_with(&INITIATION.0) && bytes.len() == INITIATION.1 {
+            self.opening = Some((now, bytes.to_vec()));
+        }
+    }
+
+    /// The initiation that is still worth sending by a way that was just found; a peer that has it already ignores it as a
+    /// replay. Without it the first packet to a new peer waits for WireGuard's next attempt.
+    pub(crate) fn opening(&self, now: Instant) -> Option<Vec<u8>> {
+        let (at, bytes) = self.opening.as_ref()?;
+        (now < *at + OPENING_LIFETIME).then(|| bytes.clone())
     }
 
     pub(crate) fn is_active(&self, now: Instant) -> bool {

@@ -102,7 +102,9 @@ impl Node {
         if let Some(addr) = trusted {
             return Some(Carry::Direct(addr));
         }
-        let region = self.peers.get(&key)?.region()?;
+        let peer = self.peers.get_mut(&key)?;
+        peer.keep_opening(bytes, now);
+        let region = peer.region()?;
         self.use_region(region, now);
         Some(Carry::Derp { region, to: key })
     }

@@ -142,6 +142,14 @@ impl Node {
         true
     }
 
+    /// Sends what the kernel began while there was no such way.
+    fn send_opening(&mut self, key: NodePublic, via: Via, bytes: Vec<u8>, now: Instant) {
+        match via {
+            Via::Direct(to) => self.transmits.push_back(Transmit::Udp { to, bytes }),
+            Via::Derp(region) => self.send_by_derp(region, key, bytes, now),
+        }
+    }
+
     /// Every three seconds of an active session.
     pub(super) fn heartbeat(&mut self, key: NodePublic, now: Instant) {
         let Some(peer) = self.peers.get(&key) else { return };
@@ -209,7 +217,11 @@ impl Node {
         if peer.shown != via {
             peer.shown = via;
             self.events.push_back(Event::PathChanged { peer: key, via });
+            if let Some((via, bytes)) = via.zip(peer.opening(now)) {
+                self.send_opening(key, via, bytes, now);
+            }
         }
+        let Some(peer) = self.peers.get_mut(&key) else { return };
         let trusted_until =
             peer.paths.trusted_until().filter(|until| *until >= now).map(|until| until + AFTER);
         let blocked_until = peer.blocked_until().filter(|until| *until > now);

@@ -229,6 +229,35 @@ fn a_wanted_peer_is_called_once_our_own_endpoints_are_fresh() {
 }
 
 #[test]
+fn an_initiation_goes_again_by_a_way_found_soon_after() {
+    let initiation = [&[1, 0, 0, 0][..], &[7; 144]].concat();
+    let way = "203.0.113.9:7";
+    for (found_after, again) in [(Duration::from_millis(20), 1), (Duration::from_secs(6), 0)] {
+        let mut alone =
+            Alone::new(&map(&[peer(2, r#","Endpoints":["203.0.113.9:7"]"#)], ""), Prefs::default());
+        let deliver = alone.node.handle_derp(PEER_HOME, node_key(2), b"wireguard", alone.now);
+        let FromDerp::Deliver(slot) = deliver else { panic!("no slot") };
+        let carry = alone.node.handle_loopback(slot, &initiation, alone.now);
+        assert_eq!(carry, Some(Carry::Derp { region: PEER_HOME, to: node_key(2) }));
+        let mut said = alone.said_to(2);
+        alone.pass(found_after);
+        let ping = alone.ping(2, 2);
+        alone.arrives(way, &ping);
+        said.extend(alone.said_to(2));
+        let tx_id = said.into_iter().rev().find_map(|said| match said {
+            (Via::Direct(_), Message::Ping(ping)) => Some(ping.tx_id),
+            _ => None,
+        });
+        let pong = Message::Pong(Pong { tx_id: tx_id.unwrap(), source: addr("198.51.100.7:1") });
+        let pong = alone.seal(2, &pong);
+        alone.arrives(way, &pong);
+        let expected = Transmit::Udp { to: addr(way), bytes: initiation.clone() };
+        let sent = alone.transmits().into_iter().filter(|transmit| *transmit == expected).count();
+        assert_eq!(sent, again, "found after {found_after:?}");
+    }
+}
+
+#[test]
 fn candidates_never_lie_inside_the_overlay_or_what_it_routes() {
     let endpoints = r#","Endpoints":["100.64.0.2:1","[fd7a:115c:a1e0::2]:1","127.0.0.1:1","169.254.0.1:1","[fe80::1]:1",
         "10.9.0.2:1","192.168.1.9:1","203.0.113.9:1","203.0.113.9:0"]"#;
