@@ -8,7 +8,7 @@ use crate::{
     access::Skb,
     flows,
     maps::{GENERATION, HOSTS, PAIRS, PREFIXES, RANGES},
-    verdict::{conclude, config, is_traced, trace},
+    verdict::{conclude, config, trace},
 };
 
 #[classifier]
@@ -17,9 +17,7 @@ pub fn from_tunnel(ctx: TcContext) -> i32 {
     let reason = match Ip::parse(&frame) {
         Ok(ip) => {
             let reason = decide(&ip, &frame, &Maps);
-            if is_traced(&config(), &ip, reason) {
-                trace(&ctx, Program::FromTunnel, &ip, reason);
-            }
+            trace(&ctx, &config(), Program::FromTunnel, &ip, reason);
             reason
         }
         Err(reason) => reason,

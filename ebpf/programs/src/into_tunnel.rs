@@ -7,7 +7,7 @@ use packet::{Ip, outbound};
 use crate::{
     access::Skb,
     flows::{self, Outcome},
-    verdict::{conclude, config, is_traced, trace},
+    verdict::{conclude, config, trace},
 };
 
 #[classifier]
@@ -20,8 +20,6 @@ pub fn into_tunnel(ctx: TcContext) -> i32 {
         Outcome::Added => Reason::FlowAdded,
         Outcome::Refused => Reason::FlowRefused,
     };
-    if is_traced(&config(), &ip, reason) {
-        trace(&ctx, Program::IntoTunnel, &ip, reason);
-    }
+    trace(&ctx, &config(), Program::IntoTunnel, &ip, reason);
     conclude(&ctx, Program::IntoTunnel, reason)
 }

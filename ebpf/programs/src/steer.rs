@@ -10,7 +10,7 @@ use packet::for_controller;
 use crate::{
     access::Skb,
     socket,
-    verdict::{conclude, config, is_traced, trace},
+    verdict::{conclude, config, trace},
 };
 
 #[classifier]
@@ -23,9 +23,7 @@ pub fn steer(ctx: TcContext) -> i32 {
         return TC_ACT_UNSPEC;
     };
     let reason: Reason = socket::deliver(&ctx, &found, config.controller_port);
-    if is_traced(&config, &found.ip, reason) {
-        trace(&ctx, Program::Steer, &found.ip, reason);
-    }
+    trace(&ctx, &config, Program::Steer, &found.ip, reason);
     conclude(&ctx, Program::Steer, reason)
 }
 

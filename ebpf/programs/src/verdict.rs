@@ -2,11 +2,11 @@
 
 use abi::{Config, Family, Program, Reason, TRACE_DROPS, TRACE_ON, Verdict};
 use aya_ebpf::{
-    bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC},
+    bindings::{__sk_buff, TC_ACT_SHOT, TC_ACT_UNSPEC},
     programs::TcContext,
 };
 use aya_log_ebpf::info;
-use packet::Ip;
+use packet::{Frame as _, Ip};
 
 use crate::maps::{CONFIG, COUNTERS};
 
@@ -36,7 +36,7 @@ pub fn conclude(ctx: &TcContext, program: Program, reason: Reason) -> i32 {
 
 /// Whether the settings ask for a record of this packet. With tracing off, one test of a value already loaded.
 #[inline(always)]
-pub fn is_traced(config: &Config, ip: &Ip, reason: Reason) -> bool {
+fn is_traced(config: &Config, ip: &Ip, reason: Reason) -> bool {
     if config.trace & TRACE_ON == 0 {
         return false;
     }
@@ -51,11 +51,25 @@ pub fn is_traced(config: &Config, ip: &Ip, reason: Reason) -> bool {
         }
 }
 
+/// Logs the packet if the settings ask for it.
+#[inline(always)]
+pub fn trace(ctx: &TcContext, config: &Config, program: Program, ip: &Ip, reason: Reason) {
+    if is_traced(config, ip, reason) {
+        write_trace(ctx.skb.skb, program as u32, reason as u32);
+    }
+}
+
 /// One record, as numbers that the loader puts into words: program, reason, protocol, bytes, sender, receiver, ports.
+///
+/// A global function: the verifier looks at it once, not again for every way that leads here, which took twenty times as
+/// long as all the rest. What it takes is what such functions may take: the context and numbers; so it parses again.
+#[unsafe(no_mangle)]
 #[inline(never)]
-pub fn trace(ctx: &TcContext, program: Program, ip: &Ip, reason: Reason) {
-    use packet::Frame as _;
-    let ports = match crate::access::Skb(ctx).words::<1>(ip.transport) {
+extern "C" fn write_trace(skb: *mut __sk_buff, program: u32, reason: u32) -> u32 {
+    let ctx = TcContext::new(skb);
+    let frame = crate::access::Skb(&ctx);
+    let Ok(ip) = Ip::parse(&frame) else { return 0 };
+    let ports = match frame.words::<1>(ip.transport) {
         Some([ports])
             if matches!(ip.protocol, packet::proto::TCP | packet::proto::UDP | packet::proto::SCTP) =>
         {
@@ -63,7 +77,7 @@ pub fn trace(ctx: &TcContext, program: Program, ip: &Ip, reason: Reason) {
         }
         _ => 0,
     };
-    let (program, reason) = (program as u32, reason as u32);
+    let ctx = &ctx;
     match ip.family {
         Family::V4 => {
             let (source, destination) = (u32::from_be(ip.source[0]), u32::from_be(ip.destination[0]));
@@ -94,6 +108,7 @@ pub fn trace(ctx: &TcContext, program: Program, ip: &Ip, reason: Reason) {
             );
         }
     }
+    0
 }
 
 #[inline(always)]
