@@ -39,7 +39,8 @@ impl Programs {
         sweep(&mut self.maps, current)?;
         write(&mut self.maps, next, &compiled)?;
         self.maps.generation.set(0, next.0, 0).map_err(Error::map("GENERATION"))?;
-        if wait_for_programs() {
+        // The first filter has none before it, and whoever comes up does not wait for a grace period.
+        if current != Generation(0) && wait_for_programs() {
             sweep(&mut self.maps, next)?;
         }
         Ok(next)
