@@ -12,6 +12,7 @@ use netlink::wireguard::Wireguard;
 use netlink::{Handle, Mark};
 use node_core::{Desired, ObservedPeer};
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::spawn_blocking;
 use types::NodePublic;
 
 use crate::Error;
@@ -269,10 +270,13 @@ impl Kernel {
 
     /// Finds or makes programs and device. The filter denies everything until one is swapped in.
     async fn open(&mut self) -> Result<(Applier, Plane), Error> {
-        let mut programs =
-            Programs::load_spare_or_adopt(&self.spec.name, self.spare.take()).map_err(programs_error)?;
+        let (name, spare) = (self.spec.name.clone(), self.spare.take());
+        let load = spawn_blocking(move || Programs::load_spare_or_adopt(&name, spare));
+        // Side by side: verifying programs takes as long as starting an embedded WireGuard.
+        let (programs, wireguard) = tokio::join!(load, device::find_or_make(&self.handle, &self.spec));
+        let loaded = programs.map_err(|error| Error::system("loading the programs", error))?;
+        let (mut programs, wireguard) = (loaded.map_err(programs_error)?, wireguard?);
         programs.set_ports(self.spec.port, self.controller_port).map_err(programs_error)?;
-        let wireguard = device::find_or_make(&self.handle, &self.spec).await?;
         let link = self.link_index(&wireguard).await?;
         programs.attach_tunnel(link).map_err(programs_error)?;
         let plane = Plane { link, wireguard: device::backend_name(&wireguard), attach: mechanism() };
