@@ -18,8 +18,10 @@ pub(crate) mod code {
     pub(crate) const KERNEL: &str = "router";
     /// Our table of nftables, or forwarding.
     pub(crate) const FIREWALL: &str = "firewall";
-    /// The state file was torn.
+    /// The state file cannot be written.
     pub(crate) const STATE: &str = "state-store";
+    /// The state file was torn and the one before is in use; stands until the next start, because writing mends only the file.
+    pub(crate) const STATE_TORN: &str = "state-torn";
     /// This machine's clock is wrong.
     pub(crate) const CLOCK: &str = "clock";
     /// A map response could not be used as a whole.

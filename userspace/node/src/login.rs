@@ -296,7 +296,7 @@ impl Daemon {
             return self.logged_out(now);
         }
         if self.state.login.is_none() || !retry {
-            self.fail_login(text);
+            self.fail_login(if retry { format!("{text}. The node keeps trying") } else { text });
         } else if self.health.set(code::CONTROL, text) {
             self.tell_health();
         }

@@ -52,7 +52,7 @@ pub(crate) async fn run(config: Config) -> Result<(), Error> {
     let loaded = store.load()?;
     let mut health = Health::default();
     if let Some(warning) = loaded.warning {
-        health.set(code::STATE, warning);
+        health.set(code::STATE_TORN, warning);
     }
     let mut state = loaded.state.unwrap_or_else(|| State::fresh(random));
     if let Some(file) = &config_file {
