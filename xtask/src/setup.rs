@@ -16,7 +16,7 @@ pub(crate) const TAILSCALE: &str = "1.102.5";
 const PEERS: [&str; 7] = ["tailscale", "tailscaled", "derper", "stunc", "derpprobe", "tsp", "testcontrol"];
 
 /// Program, and the Debian package that brings it.
-const PACKAGES: [(&str, &str); 17] = [
+const PACKAGES: [(&str, &str); 18] = [
     ("cc", "gcc"),
     ("ip", "iproute2"),
     ("nft", "nftables"),
@@ -34,6 +34,7 @@ const PACKAGES: [(&str, &str); 17] = [
     ("xz", "xz-utils"),
     ("modprobe", "kmod"),
     ("dpkg-deb", "dpkg"),
+    ("faketime", "faketime"),
 ];
 
 #[derive(clap::Args)]

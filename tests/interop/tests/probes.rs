@@ -67,7 +67,7 @@ fn stunc_and_derpprobe_find_our_relay_in_order() -> anyhow::Result<()> {
 
 #[test]
 fn our_node_joins_tailscales_test_server_with_a_hundred_peers() -> anyhow::Result<()> {
-    if stock::skipped("our_node_joins_tailscales_test_server_with_a_hundred_peers", &["testcontrol"]) {
+    if stock::skipped("our_node_joins_tailscales_test_server_with_a_hundred_peers", &["testcontrol", "tsp"]) {
         return Ok(());
     }
     let lab = Lab::new()?;
@@ -93,5 +93,13 @@ fn our_node_joins_tailscales_test_server_with_a_hundred_peers() -> anyhow::Resul
     let count = || node.status().ok()?["Peer"].as_object().map(serde_json::Map::len);
     until("a hundred peers are known", SOON, || (count()? >= 100).then_some(()))
         .map_err(|error| error.context(node.process.log()))?;
-    Ok(())
+    let before = count();
+
+    // Another node registers, and the stream tells it.
+    let tsp = stock::program("tsp").unwrap_or_default();
+    let tsp = format!("cd {} && {} -s http://127.0.0.1:9911", lab.folder().display(), tsp.display());
+    host.sh(&format!("{tsp} new-node -o late.json"))?;
+    host.sh(&format!("{tsp} register -n late.json --auth-key tskey-any --hostname late"))?;
+    until("the stream tells of a node that came later", SOON, || (count() > before).then_some(()))
+        .map_err(|error| error.context(node.process.log()))
 }

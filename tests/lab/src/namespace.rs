@@ -191,19 +191,26 @@ pub fn sweep(tag: &str, folder: &Path) {
             remove(full);
         }
     }
-    unpin(tag);
+    forget(tag);
     let _ = std::fs::remove_dir_all(folder);
 }
 
-/// Removes the pins of devices whose name starts with `device`.
-pub(crate) fn unpin(device: &str) {
-    let Ok(versions) = std::fs::read_dir("/sys/fs/bpf/underpass") else { return };
-    let folders = versions.filter_map(|version| std::fs::read_dir(version.ok()?.path()).ok()).flatten();
-    for folder in folders.filter_map(Result::ok) {
-        if folder.file_name().to_string_lossy().starts_with(device) {
-            let _ = std::fs::remove_dir_all(folder.path());
-        }
+/// Removes what devices whose name starts with `device` leave outside of their namespace: pins, and the socket of an embedded
+/// WireGuard that was killed.
+pub(crate) fn forget(device: &str) {
+    let starts_so = |entry: &std::fs::DirEntry| entry.file_name().to_string_lossy().starts_with(device);
+    for folder in
+        entries("/sys/fs/bpf/underpass").flat_map(|version| entries(version.path())).filter(starts_so)
+    {
+        let _ = std::fs::remove_dir_all(folder.path());
     }
+    for socket in entries("/var/run/wireguard").filter(starts_so) {
+        let _ = std::fs::remove_file(socket.path());
+    }
+}
+
+fn entries(folder: impl AsRef<Path>) -> impl Iterator<Item = std::fs::DirEntry> {
+    std::fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok)
 }
 
 /// Runs `ip` with words separated by spaces.

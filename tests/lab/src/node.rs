@@ -20,6 +20,8 @@ pub struct Options {
     pub certificate: Option<PathBuf>,
     /// More flags of `underpass node`.
     pub flags: Vec<String>,
+    /// A program and its first arguments, which then becomes the node: `env`, `unshare`, `setpriv`.
+    pub wrapper: Vec<String>,
 }
 
 /// A running node.
@@ -66,12 +68,16 @@ impl<'lab> Node<'lab> {
         device: &str,
         options: &Options,
     ) -> anyhow::Result<Process> {
-        let mut command = host.command(binary)?;
+        let mut command = match options.wrapper.split_first() {
+            Some((program, arguments)) => {
+                let mut command = host.command(program)?;
+                command.args(arguments).arg(binary);
+                command
+            }
+            None => host.command(binary)?,
+        };
         command.arg("node").arg("--state").arg(state).arg("--socket").arg(state.join("node.sock"));
         command.args(["--device", device]);
-        if let Ok(wireguard) = std::env::var("UNDERPASS_WIREGUARD") {
-            command.args(["--wireguard", &wireguard]);
-        }
         if let Some(certificate) = &options.certificate {
             command.env("SSL_CERT_FILE", certificate);
         }
@@ -239,6 +245,8 @@ impl<'lab> Node<'lab> {
 impl Drop for Node<'_> {
     fn drop(&mut self) {
         let _ = self.process.kill();
-        crate::namespace::unpin(&self.device);
+        // An embedded WireGuard ends with its device.
+        let _ = self.host.ip(&format!("link del {}", self.device));
+        crate::namespace::forget(&self.device);
     }
 }

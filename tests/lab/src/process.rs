@@ -52,6 +52,12 @@ impl Process {
         self.child.try_wait().ok().flatten()
     }
 
+    /// Sends `signal` and does not wait.
+    pub fn signal(&self, signal: Signal) {
+        // It may have ended just now.
+        let _ = kill(self.id(), signal);
+    }
+
     /// SIGKILL: no handler runs. Returns when it is gone.
     ///
     /// # Errors
@@ -67,7 +73,7 @@ impl Process {
     /// # Errors
     /// When it does not end in time.
     pub fn stop(&mut self, signal: Signal) -> anyhow::Result<ExitStatus> {
-        let _ = kill(self.id(), signal);
+        self.signal(signal);
         until("the program ends", PATIENCE, || self.ended())
     }
 
