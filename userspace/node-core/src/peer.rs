@@ -28,6 +28,8 @@ const BLOCKED_FIRST: Duration = Duration::from_secs(60);
 const BLOCKED_MOST: Duration = Duration::from_secs(3600);
 /// After this long WireGuard begins a handshake anew (REKEY_TIMEOUT).
 const OPENING_LIFETIME: Duration = Duration::from_secs(5);
+/// An initiation is sent again after this long, then after twice that, and so on.
+const OPENING_FIRST: Duration = Duration::from_millis(100);
 /// How a handshake initiation begins, and its length (WireGuard paper, section 5.4.2).
 const INITIATION: ([u8; 4], usize) = ([1, 0, 0, 0], 148);
 /// Packets on the way to the loopback address when it was left are no sign that it was not.
@@ -122,18 +124,27 @@ impl Peer {
         self.home.or(self.heard_in)
     }
 
-    /// Keeps a handshake initiation that has no sure way: the region may be unknown, or the peer not connected there yet.
-    pub(crate) fn keep_opening(&mut self, bytes: &[u8], now: Instant) {
-        if bytes.starts_with(&INITIATION.0) && bytes.len() == INITIATION.1 {
+    /// Keeps a handshake initiation that has no sure way: the region may be unknown, the peer not be there yet, or not have
+    /// heard of us. When to send it again.
+    pub(crate) fn keep_opening(&mut self, bytes: &[u8], now: Instant) -> Option<Instant> {
+        let is_initiation = bytes.starts_with(&INITIATION.0) && bytes.len() == INITIATION.1;
+        is_initiation.then(|| {
             self.opening = Some((now, bytes.to_vec()));
-        }
+            now + OPENING_FIRST
+        })
     }
 
-    /// The initiation that is still worth sending by a way that was just found; a peer that has it already ignores it as a
-    /// replay. Without it the first packet to a new peer waits for WireGuard's next attempt.
-    pub(crate) fn opening(&self, now: Instant) -> Option<Vec<u8>> {
+    /// The initiation that is still worth sending, and when to send it after that: the pause doubles. A peer that has it
+    /// already ignores it as a replay. Without this the first packet to a new peer waits for WireGuard's next attempt.
+    pub(crate) fn opening(&self, now: Instant) -> Option<(&[u8], Instant)> {
         let (at, bytes) = self.opening.as_ref()?;
-        (now < *at + OPENING_LIFETIME).then(|| bytes.clone())
+        let age = now.saturating_duration_since(*at);
+        (age < OPENING_LIFETIME).then(|| (bytes.as_slice(), now + age.max(OPENING_FIRST)))
+    }
+
+    /// The peer has answered.
+    pub(crate) fn end_opening(&mut self) {
+        self.opening = None;
     }
 
     pub(crate) fn is_active(&self, now: Instant) -> bool {

@@ -18,6 +18,8 @@ pub enum Wake {
     BlockEnds(NodePublic),
     /// An address the kernel chose by itself was kept until now and not confirmed.
     TrialEnds(NodePublic),
+    /// Send a handshake initiation once more: its first copy may have come before the peer was ready.
+    Opening(NodePublic),
     /// Look at the WireGuard device's counters and endpoints.
     Observe,
     /// Send the next STUN probes of the running netcheck.

@@ -60,6 +60,8 @@ impl Node {
             self.handle_disco(Via::Derp(region), Some(from), bytes, now);
             return FromDerp::Consumed;
         }
+        // Its WireGuard speaks to ours: it knows us.
+        peer.end_opening();
         if self.peers.get(&from).is_some_and(|peer| peer.paths.trusted(now).is_some()) {
             // One such packet turns the kernel's endpoint to the loopback address.
             self.look_soon(now);
@@ -103,8 +105,10 @@ impl Node {
             return Some(Carry::Direct(addr));
         }
         let peer = self.peers.get_mut(&key)?;
-        peer.keep_opening(bytes, now);
-        let region = peer.region()?;
+        if let Some(repeat) = peer.keep_opening(bytes, now) {
+            self.timers.set(Wake::Opening(key), repeat);
+        }
+        let region = self.peers.get(&key)?.region()?;
         self.use_region(region, now);
         Some(Carry::Derp { region, to: key })
     }

@@ -172,7 +172,14 @@ impl Node {
         let Some(peer) = self.peers.remove(&key) else { return };
         self.slots.release(&key);
         self.to_call.remove(&key);
-        for wake in [Wake::Heartbeat, Wake::PongLate, Wake::TrustEnds, Wake::TrialEnds, Wake::BlockEnds] {
+        for wake in [
+            Wake::Heartbeat,
+            Wake::PongLate,
+            Wake::TrustEnds,
+            Wake::TrialEnds,
+            Wake::BlockEnds,
+            Wake::Opening,
+        ] {
             self.timers.stop(wake(key));
         }
         if let Some(disco) = peer.disco.filter(|disco| !self.peers.knows_disco(disco)) {

@@ -132,6 +132,7 @@ impl Node {
                 Wake::TrustEnds(peer) => self.end_trust(peer, now),
                 Wake::TrialEnds(peer) => self.end_trial(peer, now),
                 Wake::BlockEnds(peer) => self.settle(peer, now),
+                Wake::Opening(peer) => self.repeat_opening(peer, now),
                 Wake::Observe => self.ask_for_dump(now),
                 Wake::Probe | Wake::NetcheckEnds => self.pump_netcheck(now),
                 Wake::Restun => self.restun(now),

@@ -142,11 +142,22 @@ impl Node {
         true
     }
 
-    /// Sends what the kernel began while there was no such way.
-    fn send_opening(&mut self, key: NodePublic, via: Via, bytes: Vec<u8>, now: Instant) {
+    /// Sends what the kernel began once more, by the way there is now.
+    fn send_opening(&mut self, key: NodePublic, now: Instant) {
+        let Some(peer) = self.peers.get(&key) else { return };
+        let Some((via, (bytes, _))) = peer.via(now).zip(peer.opening(now)) else { return };
+        let bytes = bytes.to_vec();
         match via {
             Via::Direct(to) => self.transmits.push_back(Transmit::Udp { to, bytes }),
             Via::Derp(region) => self.send_by_derp(region, key, bytes, now),
+        }
+    }
+
+    /// The peer may not have known us yet when its first copy came, or may not have been at its region.
+    pub(super) fn repeat_opening(&mut self, key: NodePublic, now: Instant) {
+        self.send_opening(key, now);
+        if let Some((_, next)) = self.peers.get(&key).and_then(|peer| peer.opening(now)) {
+            self.timers.set(Wake::Opening(key), next);
         }
     }
 
@@ -217,9 +228,7 @@ impl Node {
         if peer.shown != via {
             peer.shown = via;
             self.events.push_back(Event::PathChanged { peer: key, via });
-            if let Some((via, bytes)) = via.zip(peer.opening(now)) {
-                self.send_opening(key, via, bytes, now);
-            }
+            self.send_opening(key, now);
         }
         let Some(peer) = self.peers.get_mut(&key) else { return };
         let trusted_until =

@@ -229,32 +229,36 @@ fn a_wanted_peer_is_called_once_our_own_endpoints_are_fresh() {
 }
 
 #[test]
-fn an_initiation_goes_again_by_a_way_found_soon_after() {
+fn an_initiation_goes_again_until_it_is_answered() {
     let initiation = [&[1, 0, 0, 0][..], &[7; 144]].concat();
     let way = "203.0.113.9:7";
-    for (found_after, again) in [(Duration::from_millis(20), 1), (Duration::from_secs(6), 0)] {
-        let mut alone =
-            Alone::new(&map(&[peer(2, r#","Endpoints":["203.0.113.9:7"]"#)], ""), Prefs::default());
-        let deliver = alone.node.handle_derp(PEER_HOME, node_key(2), b"wireguard", alone.now);
-        let FromDerp::Deliver(slot) = deliver else { panic!("no slot") };
-        let carry = alone.node.handle_loopback(slot, &initiation, alone.now);
-        assert_eq!(carry, Some(Carry::Derp { region: PEER_HOME, to: node_key(2) }));
-        let mut said = alone.said_to(2);
-        alone.pass(found_after);
-        let ping = alone.ping(2, 2);
-        alone.arrives(way, &ping);
-        said.extend(alone.said_to(2));
-        let tx_id = said.into_iter().rev().find_map(|said| match said {
-            (Via::Direct(_), Message::Ping(ping)) => Some(ping.tx_id),
-            _ => None,
+    let mut alone = Alone::new(&map(&[peer(2, r#","Endpoints":["203.0.113.9:7"]"#)], ""), Prefs::default());
+    let copies = |transmits: Vec<Transmit>| {
+        let ways = transmits.into_iter().filter_map(|transmit| match transmit {
+            Transmit::Udp { to, bytes } => (bytes == initiation).then_some(Via::Direct(to)),
+            Transmit::Derp { region, bytes, .. } => (bytes == initiation).then_some(Via::Derp(region)),
         });
-        let pong = Message::Pong(Pong { tx_id: tx_id.unwrap(), source: addr("198.51.100.7:1") });
-        let pong = alone.seal(2, &pong);
-        alone.arrives(way, &pong);
-        let expected = Transmit::Udp { to: addr(way), bytes: initiation.clone() };
-        let sent = alone.transmits().into_iter().filter(|transmit| *transmit == expected).count();
-        assert_eq!(sent, again, "found after {found_after:?}");
-    }
+        ways.collect::<Vec<Via>>()
+    };
+    let deliver = alone.node.handle_derp(PEER_HOME, node_key(2), b"wireguard", alone.now);
+    let FromDerp::Deliver(slot) = deliver else { panic!("no slot") };
+    let carry = alone.node.handle_loopback(slot, &initiation, alone.now);
+    assert_eq!(carry, Some(Carry::Derp { region: PEER_HOME, to: node_key(2) }));
+    let tx_id = alone.said_to(2).into_iter().find_map(|said| match said {
+        (Via::Direct(_), Message::Ping(ping)) => Some(ping.tx_id),
+        _ => None,
+    });
+    alone.pass(Duration::from_millis(150));
+    assert_eq!(copies(alone.transmits()), [Via::Derp(PEER_HOME)], "the peer may not have been there");
+    let pong = Message::Pong(Pong { tx_id: tx_id.unwrap(), source: addr("198.51.100.7:1") });
+    let pong = alone.seal(2, &pong);
+    alone.arrives(way, &pong);
+    assert_eq!(copies(alone.transmits()), [Via::Direct(addr(way))], "at once by a new way");
+    alone.pass(Duration::from_secs(1));
+    assert_eq!(copies(alone.transmits()).len(), 3, "after 200, 400 and 800 ms");
+    alone.node.handle_derp(PEER_HOME, node_key(2), b"wireguard", alone.now);
+    alone.pass(Duration::from_secs(5));
+    assert_eq!(copies(alone.transmits()), [], "it has answered");
 }
 
 #[test]
