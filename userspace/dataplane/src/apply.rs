@@ -59,9 +59,12 @@ impl Applier {
     /// Makes the kernel what `desired` says; does nothing where it is that already.
     ///
     /// # Errors
-    /// The first step that failed; those before it are done.
+    /// The first step that failed; those before it are done. What does not fit the programs' maps is refused whole.
     pub async fn apply(&mut self, desired: &Desired) -> Result<(), Failure> {
-        for step in reconcile(desired, &self.settings, &self.observe().await?) {
+        let steps = reconcile(desired, &self.settings, &self.observe().await?);
+        // The filter is looked at by its own step, which is the first.
+        fits(&steps).map_err(|error| failure("telling the programs the peers", error))?;
+        for step in steps {
             self.carry_out(step).await?;
         }
         Ok(())
@@ -166,6 +169,15 @@ pub async fn remove_rules(handle: &Handle) -> netlink::Result<()> {
     Ok(())
 }
 
+fn fits(steps: &[Step]) -> Result<(), ProgramsError> {
+    let limit = abi::MAX_PEER_PREFIXES as usize;
+    let prefixes = |step: &Step| if let Step::Owners(owners) = step { owners.len() } else { 0 };
+    match steps.iter().map(prefixes).find(|have| *have > limit) {
+        Some(have) => Err(ProgramsError::TooManyPrefixes { have, limit }),
+        None => Ok(()),
+    }
+}
+
 fn failure(step: &'static str, cause: impl Into<Cause>) -> Failure {
     Failure { step, cause: cause.into() }
 }
@@ -177,4 +189,21 @@ fn unless_taken(result: netlink::Result<()>) -> netlink::Result<()> {
 
 fn unless_missing(result: netlink::Result<()>) -> netlink::Result<()> {
     result.or_else(|error| if error.is_missing() { Ok(()) } else { Err(error) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn more_prefixes_than_the_map_holds_are_refused_before_the_first_step() {
+        let owners = |count: u32| {
+            let address = |n| IpNet::from(std::net::IpAddr::from(std::net::Ipv4Addr::from_bits(n)));
+            Step::Owners((0..count).map(|n| (address(n), 1)).collect())
+        };
+        let filter = || Step::Filter(Filter::default());
+        fits(&[filter(), owners(abi::MAX_PEER_PREFIXES)]).unwrap();
+        let error = fits(&[filter(), owners(abi::MAX_PEER_PREFIXES + 1)]).unwrap_err().to_string();
+        assert!(error.contains("65537") && error.contains("65536"), "{error}");
+    }
 }

@@ -60,6 +60,17 @@ pub enum Error {
         /// The limit.
         limit: usize,
     },
+    /// The peers' addresses do not fit; the network as it was stays in force.
+    #[error(
+        "the peers have {have} address prefixes, the kernel tables hold {limit}; the previous network stays in force: \
+         approve fewer routes"
+    )]
+    TooManyPrefixes {
+        /// How many the peers have.
+        have: usize,
+        /// The limit.
+        limit: usize,
+    },
     /// The trace cannot be read.
     #[error("reading the trace: {0}")]
     Trace(String),
