@@ -37,6 +37,8 @@ impl Internet {
     /// When a link or address is refused.
     pub fn plug(&self, machine: &Namespace, host: u8) -> anyhow::Result<()> {
         let port = format!("p{host}");
+        // The kernel takes a removed namespace's devices away in its own time; the next machine there must not wait.
+        let _ = self.switch.ip(&format!("link del {port}"));
         self.switch.ip(&format!("link add {port} type veth peer name wan netns {}", machine.full_name()))?;
         self.switch.ip(&format!("link set {port} master switch up"))?;
         machine.ip(&format!("addr add 203.0.113.{host}/24 dev wan"))?;
