@@ -63,14 +63,16 @@ fn measure(args: &Args) -> anyhow::Result<()> {
     for (name, bench) in BENCHES {
         if args.names.is_empty() || args.names.iter().any(|wanted| wanted == name) {
             eprintln!("==> {name}");
-            rows.extend(bench(args.runs)?);
+            let measured = bench(args.runs)?;
+            if args.json {
+                for row in &measured {
+                    println!("{}", serde_json::to_string(row)?);
+                }
+            }
+            rows.extend(measured);
         }
     }
-    if args.json {
-        for row in &rows {
-            println!("{}", serde_json::to_string(row)?);
-        }
-    } else {
+    if !args.json {
         row::print(&rows);
     }
     Ok(())

@@ -84,7 +84,15 @@ fn large() -> anyhow::Result<Vec<Row>> {
         std::path::Path::new("/etc/ssl/certs/ca-certificates.crt"),
     )
     .and_then(|stock| {
-        stock.run(&["up", "--login-server", url, "--auth-key", "any", "--accept-dns=false"])?;
+        stock.run(&[
+            "up",
+            "--login-server",
+            url,
+            "--auth-key",
+            "any",
+            "--accept-dns=false",
+            "--timeout=60s",
+        ])?;
         until("it knows all", DEADLINE, || {
             (stock.status().ok()?["Peer"].as_object()?.len() >= FAKES).then_some(())
         })?;
