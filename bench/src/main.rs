@@ -1,4 +1,4 @@
-//! Measurements, ours beside the programs we compete with: same machine, same run, alternating, medians.
+//! Measurements, ours beside the programs we compete with: same machine, same run, medians.
 //!
 //! One bench a file; each returns rows. A peer that cannot run here is named in its row with the reason. Absolute figures are
 //! this machine's; the ratio is the claim. Deliberately not here: pass or fail in CI, because a shared machine's clock is no
