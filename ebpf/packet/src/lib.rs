@@ -5,7 +5,11 @@
 //! frame begins at its network header, because the kernel knows where that is, with or without Ethernet and VLAN tags.
 #![no_std]
 
+#[cfg(test)]
+extern crate std;
+
 mod classify;
+pub mod crypto;
 mod filter;
 mod flow;
 mod frame;

@@ -1,0 +1,64 @@
+//! Salsa20 and HSalsa20 (Bernstein, "Extending the Salsa20 nonce", 2011), one block at a time.
+
+use super::Key;
+
+/// "expand 32-byte k".
+const SIGMA: [u32; 4] = [0x6170_7865, 0x3320_646e, 0x7962_2d32, 0x6b20_6574];
+
+/// The key of the NaCl box between two parties, from their X25519 product (`crypto_box_beforenm`).
+pub fn box_key(product: &[u8; 32]) -> Key {
+    hsalsa20(&super::words(product), &[0; 4])
+}
+
+/// Derives a key from a key and the first 16 bytes of a 24-byte nonce.
+#[inline(always)]
+pub(super) fn hsalsa20(key: &Key, nonce: &[u32; 4]) -> Key {
+    let x = rounds(input(key, nonce));
+    [x[0], x[5], x[10], x[15], x[6], x[7], x[8], x[9]]
+}
+
+/// Block `counter` of the key stream; the nonce is the last 8 bytes of the 24.
+#[inline(always)]
+pub(super) fn salsa20(key: &Key, nonce: &[u32; 2], counter: u32) -> [u32; 16] {
+    let input = input(key, &[nonce[0], nonce[1], counter, 0]);
+    let mut block = rounds(input);
+    let mut at = 0;
+    while at < 16 {
+        block[at] = block[at].wrapping_add(input[at]);
+        at += 1;
+    }
+    block
+}
+
+#[inline(always)]
+const fn input(key: &Key, nonce: &[u32; 4]) -> [u32; 16] {
+    let [k0, k1, k2, k3, k4, k5, k6, k7] = *key;
+    let [s0, s1, s2, s3] = SIGMA;
+    [s0, k0, k1, k2, k3, s1, nonce[0], nonce[1], nonce[2], nonce[3], s2, k4, k5, k6, k7, s3]
+}
+
+/// Twenty rounds: ten times columns, then rows.
+#[inline(always)]
+const fn rounds(mut x: [u32; 16]) -> [u32; 16] {
+    let mut round = 0;
+    while round < 10 {
+        quarter::<0, 4, 8, 12>(&mut x);
+        quarter::<5, 9, 13, 1>(&mut x);
+        quarter::<10, 14, 2, 6>(&mut x);
+        quarter::<15, 3, 7, 11>(&mut x);
+        quarter::<0, 1, 2, 3>(&mut x);
+        quarter::<5, 6, 7, 4>(&mut x);
+        quarter::<10, 11, 8, 9>(&mut x);
+        quarter::<15, 12, 13, 14>(&mut x);
+        round += 1;
+    }
+    x
+}
+
+#[inline(always)]
+const fn quarter<const A: usize, const B: usize, const C: usize, const D: usize>(x: &mut [u32; 16]) {
+    x[B] ^= x[A].wrapping_add(x[D]).rotate_left(7);
+    x[C] ^= x[B].wrapping_add(x[A]).rotate_left(9);
+    x[D] ^= x[C].wrapping_add(x[B]).rotate_left(13);
+    x[A] ^= x[D].wrapping_add(x[C]).rotate_left(18);
+}
