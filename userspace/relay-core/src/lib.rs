@@ -1,4 +1,4 @@
-//! The relay without sockets: DERP sessions between node keys, and STUN answers.
+//! The relay without sockets: DERP sessions between node keys, STUN answers, and peer-relay sessions ([`PeerRelay`]).
 //!
 //! [`login`] proves a client's key; the shell then asks whether that node may use the relay, and only then calls
 //! [`Server::admit`]. From there on frames go in by [`Server::handle_frame`], and whoever has something to be written is
@@ -10,10 +10,15 @@ mod client;
 mod counters;
 pub mod login;
 mod outbox;
+mod peer_relay;
 mod server;
 mod stun;
 
 pub use bucket::{Rate, TokenBucket};
 pub use counters::{Counters, DropReason, PacketKind};
+pub use peer_relay::{
+    Change, Leg, PeerRelay, Refusal, RelayConfig, RelayCounters, RelayDrop, Relayed, Saved, SavedSession,
+    SessionReport, Traffic,
+};
 pub use server::{Config, ConnectionId, Server, Violation};
 pub use stun::{StunCounters, StunServer};
