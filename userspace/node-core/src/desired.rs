@@ -50,16 +50,15 @@ pub struct DesiredPeer {
 }
 
 impl Desired {
-    /// What follows from the netmap, for the peers that `usable` admits, each with the endpoint it gives. The second value
-    /// is what of the packet filter could not be understood.
+    /// What follows from the netmap, for the peers to which `endpoint` gives one. The second value is what of the packet
+    /// filter could not be understood.
     pub(crate) fn build(
         node: &Node,
         netmap: &Netmap,
         prefs: &Prefs,
-        usable: impl Fn(&Node) -> bool,
-        mut endpoint: impl FnMut(&Node) -> SocketAddr,
+        endpoint: impl Fn(&Node) -> Option<SocketAddr>,
     ) -> (Self, Vec<String>) {
-        let peers: Vec<&Node> = netmap.peers().filter(|peer| usable(peer)).collect();
+        let peers: Vec<&Node> = netmap.peers().filter(|peer| endpoint(peer).is_some()).collect();
         let mut allowed = routes::allowed_ips(peers.iter().copied(), prefs.accept_routes);
         let mut lost = Vec::new();
         let served_routes: BTreeSet<IpNet> = served(prefs).collect();
@@ -76,9 +75,9 @@ impl Desired {
             },
             peers: peers
                 .iter()
-                .map(|peer| {
+                .filter_map(|peer| {
                     let allowed_ips = allowed.remove(&peer.id).unwrap_or_default();
-                    (peer.key, DesiredPeer { allowed_ips, endpoint: endpoint(peer) })
+                    Some((peer.key, DesiredPeer { allowed_ips, endpoint: endpoint(peer)? }))
                 })
                 .collect(),
             snat_subnet_routes: prefs.snat_subnet_routes && !served_routes.is_empty(),

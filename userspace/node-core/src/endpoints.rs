@@ -12,8 +12,8 @@ use ipnet::IpNet;
 use types::overlay;
 use wire::control::EndpointType;
 
-use crate::input::Underlay;
 use crate::report::Report;
+use crate::underlay::Underlay;
 
 /// Longer than a full netcheck takes to come round (`endpointTrackerLifetime`).
 const STUN_LIFETIME: Duration = Duration::from_secs(310);

@@ -64,18 +64,6 @@ impl Default for Prefs {
     }
 }
 
-/// The machine's own side of the network, watched by netlink. Loopback and overlay devices may be left in: what cannot
-/// be an endpoint is filtered here.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Underlay {
-    /// Addresses of every link that is up, each with its on-link prefix (host bits kept: `192.0.2.7/24`).
-    pub addresses: Vec<IpNet>,
-    /// Whether there is an IPv4 default route.
-    pub default_v4: bool,
-    /// Whether there is an IPv6 default route.
-    pub default_v6: bool,
-}
-
 /// One peer of the WireGuard device as a dump shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ObservedPeer {

@@ -10,7 +10,8 @@
 //! | `node` | the glue: inputs routed to the nouns below |
 //! | `input`, `output` | plain values in and out |
 //! | `netmap` | the last good map, deltas folded in |
-//! | `peers`, `peer`, `paths`, `score` | a peer's candidates, pings, trust and choice |
+//! | `underlay`, `path` | the machine's uplinks, and by which of them an address is reached |
+//! | `peers`, `peer`, `paths`, `origin`, `score` | a peer's candidates, pings, trust and choice |
 //! | `disco`, `rng` | boxes a key, random bytes from the seed |
 //! | `endpoints`, `netcheck`, `report`, `derp_home` | our own candidates, STUN, the home region |
 //! | `desired`, `routes`, `rules`, `filter` | what the kernel should be |
@@ -29,7 +30,9 @@ mod input;
 mod netcheck;
 mod netmap;
 mod node;
+mod origin;
 mod output;
+mod path;
 mod paths;
 mod peer;
 mod peers;
@@ -41,13 +44,17 @@ mod score;
 mod slots;
 mod status;
 mod timers;
+mod underlay;
 
 pub use desired::{Desired, DesiredPeer};
 pub use endpoints::Endpoint;
 pub use health::Warning;
-pub use input::{Clock, Config, DerpState, ObservedPeer, Prefs, Underlay};
+pub use input::{Clock, Config, DerpState, ObservedPeer, Prefs};
 pub use node::{Node, Whois};
 pub use output::{Carry, Event, FromDerp, PingError, PingId, Pong, Transmit, Via};
+pub use path::{Path, Uplink};
+pub use score::{Kind, Score};
 pub use slots::Slot;
 pub use status::PeerStatus;
 pub use timers::Wake;
+pub use underlay::{Hop, Underlay};

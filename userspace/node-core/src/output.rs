@@ -9,6 +9,7 @@ use types::{NodePublic, RegionId};
 use wire::control::PingRequest;
 
 use crate::endpoints::Endpoint;
+use crate::path::Path;
 use crate::slots::Slot;
 
 /// Bytes to send.
@@ -16,8 +17,8 @@ use crate::slots::Slot;
 pub enum Transmit {
     /// A UDP payload, to leave from the WireGuard port.
     Udp {
-        /// Destination.
-        to: SocketAddr,
+        /// By which uplink, to whom, and through which place on a relay.
+        path: Path,
         /// DISCO, STUN, or WireGuard's handshake initiation once more.
         bytes: Vec<u8>,
     },
@@ -51,20 +52,20 @@ pub enum Carry {
         /// To whom.
         to: NodePublic,
     },
-    /// Straight to the peer's trusted address, from the WireGuard port: the kernel will know it in a moment. By DERP it
-    /// would move the peer's kernel to loopback as well, whose answer would move ours, and so on without end.
-    Direct(SocketAddr),
+    /// By the peer's trusted path, from the WireGuard port: the kernel will know it in a moment. By DERP it would move the
+    /// peer's kernel to loopback as well, whose answer would move ours, and so on without end.
+    Udp(Path),
 }
 
 /// Names one ping of [`crate::Node::ping`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PingId(pub u64);
 
-/// By which way a pong came.
+/// A way to a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Via {
-    /// Straight from this address.
-    Direct(SocketAddr),
+    /// By UDP, direct or through a peer relay.
+    Udp(Path),
     /// Through this region.
     Derp(RegionId),
 }

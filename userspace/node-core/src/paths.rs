@@ -1,38 +1,43 @@
-//! Paths: one peer's candidate addresses, the pings under way, and the address trusted now.
+//! Paths: one peer's candidates, the pings under way, and the path trusted now.
 //!
-//! A candidate comes from the map, from a call-me-maybe, from a ping's source or from the kernel, and is believed only
-//! after a pong (endpoint lists in maps go stale and grow). The best one is trusted for 6.5 s from its last pong. Times and
-//! rules are those of tailscale `wgengine/magicsock/endpoint.go`, so that both sides agree who is reachable.
-//! Deliberately not here: bytes, DERP, the kernel's own endpoint (`peer`).
+//! An address comes from the map, from a call-me-maybe, from a ping's source, from a peer relay or from the kernel; each
+//! uplink that leads to it makes it a path, which is believed only after a pong (endpoint lists in maps go stale and grow). The
+//! best one is trusted for 6.5 s from its last pong. Times and rules are those of tailscale
+//! `wgengine/magicsock/endpoint.go`, so that both sides agree who is reachable.
+//! Deliberately not here: bytes, DERP, the kernel's own endpoint (`peer`), which of two paths is better (`score`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use types::Vni;
 use wire::disco::TxId;
 
+use crate::origin::Origin;
 use crate::output::{PingId, Via};
-use crate::score::{GOOD_ENOUGH, Quality};
+use crate::path::Path;
+use crate::score::{GOOD_ENOUGH, Score, Standing};
+use crate::underlay::Underlay;
 
 /// How long a pong is believed (`trustUDPAddrDuration`): two heartbeats may be lost.
 pub(crate) const TRUST: Duration = Duration::from_millis(6500);
 /// How long a pong is waited for (`pingTimeoutDuration`).
 pub(crate) const PING_TIMEOUT: Duration = Duration::from_secs(5);
-/// The shortest time between two discovery pings to one candidate (`discoPingInterval`).
+/// The shortest time between two discovery pings by one path (`discoPingInterval`).
 const PING_INTERVAL: Duration = Duration::from_secs(5);
-/// How often a better address is looked for while a good one works (`upgradeUDPDirectInterval`).
+/// How often a better path is looked for while a good one works (`upgradeUDPDirectInterval`).
 const UPGRADE_INTERVAL: Duration = Duration::from_secs(60);
 /// How long a session lives without traffic (`sessionActiveTimeout`).
 pub(crate) const SESSION: Duration = Duration::from_secs(45);
 /// The shortest time between two pings that answer pings, so that two sides never ping each other in circles.
 const ANSWER_INTERVAL: Duration = Duration::from_millis(500);
-/// Candidates beyond this are swept of what is no longer current.
+/// Addresses beyond this are swept of what is no longer current.
 const MANY: usize = 100;
 
 /// Why a ping was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Purpose {
-    /// To find out whether a candidate works.
+    /// To find out whether a path works.
     Discovery,
     /// To keep the best one trusted.
     Heartbeat,
@@ -59,97 +64,144 @@ pub(crate) enum Source {
     Duplicate,
 }
 
-#[derive(Default)]
-struct Candidate {
-    in_map: bool,
-    called: bool,
-    /// Last ping from it; for those that are neither in the map nor called, what keeps them.
-    got_ping: Option<Instant>,
-    got_tx: Option<TxId>,
+/// An address of a peer, or its place on a relay's.
+pub(crate) type Target = (SocketAddr, Option<Vni>);
+
+/// What was tried of a path.
+#[derive(Clone, Copy, Debug)]
+struct Trial {
+    standing: Standing,
     last_ping: Option<Instant>,
-    last_pong: Option<Instant>,
+    /// When the last pong came, and its round trip.
+    pong: Option<(Instant, Duration)>,
 }
 
-impl Candidate {
-    fn is_current(&self, now: Instant) -> bool {
-        self.in_map || self.called || self.got_ping.is_some_and(|at| now < at + SESSION)
+impl Trial {
+    fn new(standing: Standing) -> Self {
+        Self { standing, last_ping: None, pong: None }
     }
 
     fn pinged_within(&self, now: Instant, interval: Duration) -> bool {
         self.last_ping.is_some_and(|at| now < at + interval)
+    }
+
+    /// Until when its last pong is believed.
+    fn confirmed_until(&self) -> Option<Instant> {
+        self.pong.map(|(at, _)| at + TRUST)
+    }
+
+    fn is_confirmed(&self, now: Instant) -> bool {
+        self.confirmed_until().is_some_and(|until| now <= until)
+    }
+
+    fn score(&self, remote: SocketAddr) -> Option<Score> {
+        self.pong.map(|(_, latency)| Score::new(self.standing, remote, latency))
     }
 }
 
 /// One peer's paths.
 #[derive(Default)]
 pub(crate) struct Paths {
-    candidates: BTreeMap<SocketAddr, Candidate>,
-    best: Option<Quality>,
+    origins: BTreeMap<Target, Origin>,
+    trials: BTreeMap<Path, Trial>,
+    best: Option<Path>,
     trusted_until: Option<Instant>,
     last_full_ping: Option<Instant>,
     sent: BTreeMap<TxId, Sent>,
 }
 
 impl Paths {
-    /// The address to use alone, while there is one.
-    pub(crate) fn trusted(&self, now: Instant) -> Option<SocketAddr> {
-        self.best.filter(|_| self.is_trusted(now)).map(|best| best.addr)
+    /// The path to use alone, while there is one.
+    pub(crate) fn trusted(&self, now: Instant) -> Option<Path> {
+        self.best.filter(|_| self.is_trusted(now))
     }
 
     pub(crate) fn trusted_until(&self) -> Option<Instant> {
         self.best.and(self.trusted_until)
     }
 
-    /// The address heartbeats go to: the best known, even if no longer trusted.
-    pub(crate) fn best(&self) -> Option<SocketAddr> {
-        self.best.map(|best| best.addr)
+    /// The path heartbeats take: the best known, even if no longer trusted.
+    pub(crate) fn best(&self) -> Option<Path> {
+        self.best
     }
 
-    /// Whether `addr` answered within the time an answer is believed.
-    pub(crate) fn is_confirmed(&self, addr: SocketAddr, now: Instant) -> bool {
-        let pong = self.candidates.get(&addr).and_then(|candidate| candidate.last_pong);
-        pong.is_some_and(|at| now <= at + TRUST)
+    /// Whether `path` answered within the time an answer is believed.
+    pub(crate) fn is_confirmed(&self, path: Path, now: Instant) -> bool {
+        self.trials.get(&path).is_some_and(|trial| trial.is_confirmed(now))
     }
 
-    pub(crate) fn candidates(&self) -> impl Iterator<Item = SocketAddr> {
-        self.candidates.keys().copied()
+    /// The path by which packets to `target` leave: the best of those that lead there.
+    pub(crate) fn toward(&self, target: Target, now: Instant) -> Option<Path> {
+        let leads_there = |path: &Path| (path.remote, path.vni) == target;
+        if let Some(best) = self.best.filter(leads_there) {
+            return Some(best);
+        }
+        let ways = self.trials.iter().filter(|(path, _)| leads_there(path));
+        let (path, _) = ways.min_by_key(|(path, trial)| {
+            let score = trial.score(path.remote).filter(|_| trial.is_confirmed(now));
+            (score.is_none(), score, trial.standing, **path)
+        })?;
+        Some(*path)
+    }
+
+    /// Every path that can be tried.
+    pub(crate) fn candidates(&self) -> impl Iterator<Item = Path> {
+        self.trials.keys().copied()
+    }
+
+    /// The peer's own addresses that somebody named.
+    pub(crate) fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
+        self.origins.keys().filter(|(_, vni)| vni.is_none()).map(|(addr, _)| *addr)
     }
 
     /// The map's list, replacing its former one.
-    pub(crate) fn set_map_candidates(&mut self, addrs: &[SocketAddr], now: Instant) {
-        for candidate in self.candidates.values_mut() {
-            candidate.in_map = false;
-        }
+    pub(crate) fn set_map_candidates(&mut self, addrs: &[SocketAddr], underlay: &Underlay, now: Instant) {
+        self.origins.values_mut().for_each(|origin| origin.in_map = false);
         for addr in addrs {
-            self.candidates.entry(*addr).or_default().in_map = true;
+            self.origins.entry((*addr, None)).or_default().in_map = true;
         }
-        self.sweep(now);
+        self.lay_out(underlay, now);
     }
 
-    /// A call-me-maybe's list, replacing the former one. All candidates are due for a ping: the first ones were sent before
-    /// the other side's firewall was open.
-    pub(crate) fn set_called_candidates(&mut self, addrs: &[SocketAddr], now: Instant) {
-        for candidate in self.candidates.values_mut() {
-            candidate.called = false;
-        }
+    /// A call-me-maybe's list, replacing the former one. All paths are due for a ping: the first ones were sent before the
+    /// other side's firewall was open.
+    pub(crate) fn set_called_candidates(&mut self, addrs: &[SocketAddr], underlay: &Underlay, now: Instant) {
+        self.origins.values_mut().for_each(|origin| origin.called = false);
         for addr in addrs {
-            self.candidates.entry(*addr).or_default().called = true;
+            self.origins.entry((*addr, None)).or_default().called = true;
         }
-        self.sweep(now);
-        for candidate in self.candidates.values_mut() {
-            candidate.last_ping = None;
-        }
+        self.lay_out(underlay, now);
+        self.trials.values_mut().for_each(|trial| trial.last_ping = None);
     }
 
-    /// Where a ping came from.
-    pub(crate) fn add_pinging(&mut self, addr: SocketAddr, tx_id: TxId, now: Instant) -> Source {
-        let known = self.candidates.contains_key(&addr);
-        if !known && self.candidates.len() >= MANY {
+    #[expect(dead_code, reason = "the relays in use set it")]
+    /// The places on peer relays that the peer and we share, replacing the former ones.
+    pub(crate) fn set_relayed(&mut self, places: &[(SocketAddr, Vni)], underlay: &Underlay, now: Instant) {
+        self.origins.values_mut().for_each(|origin| origin.relayed = false);
+        for (relay, vni) in places {
+            self.origins.entry((*relay, Some(*vni))).or_default().relayed = true;
+        }
+        self.lay_out(underlay, now);
+    }
+
+    /// By which path a ping came.
+    pub(crate) fn add_pinging(
+        &mut self,
+        path: Path,
+        tx_id: TxId,
+        underlay: &Underlay,
+        now: Instant,
+    ) -> Source {
+        let target = (path.remote, path.vni);
+        let known = self.origins.contains_key(&target);
+        let origin = self.origins.entry(target).or_default();
+        origin.pinged = Some(now);
+        let duplicate = origin.ping.replace(tx_id) == Some(tx_id);
+        if !known && self.origins.len() > MANY {
             self.sweep(now);
         }
-        let candidate = self.candidates.entry(addr).or_default();
-        candidate.got_ping = Some(now);
-        match (known, candidate.got_tx.replace(tx_id) == Some(tx_id)) {
+        self.lay_out_target(target, underlay);
+        match (known, duplicate) {
             (_, true) => Source::Duplicate,
             (true, false) => Source::Known,
             (false, false) => Source::New,
@@ -157,67 +209,69 @@ impl Paths {
     }
 
     /// Where the kernel authenticated a packet from.
-    pub(crate) fn add_kernel(&mut self, addr: SocketAddr, now: Instant) {
-        self.candidates.entry(addr).or_default().got_ping = Some(now);
+    pub(crate) fn add_roamed(&mut self, path: Path, underlay: &Underlay, now: Instant) {
+        let target = (path.remote, path.vni);
+        self.origins.entry(target).or_default().roamed = Some(now);
+        self.lay_out_target(target, underlay);
     }
 
-    /// The candidates due for a discovery ping; the caller pings them all.
-    pub(crate) fn start_full_ping(&mut self, now: Instant) -> Vec<SocketAddr> {
-        self.sweep(now);
+    /// The paths due for a discovery ping; the caller pings them all.
+    pub(crate) fn start_full_ping(&mut self, underlay: &Underlay, now: Instant) -> Vec<Path> {
+        self.lay_out(underlay, now);
         self.last_full_ping = Some(now);
-        let due =
-            self.candidates.iter().filter(|(_, candidate)| !candidate.pinged_within(now, PING_INTERVAL));
-        due.map(|(addr, _)| *addr).collect()
+        let due = self.trials.iter().filter(|(_, trial)| !trial.pinged_within(now, PING_INTERVAL));
+        due.map(|(path, _)| *path).collect()
     }
 
     /// Whether the source of a ping deserves one back: it cannot be used yet, and its firewall is open right now.
-    pub(crate) fn wants_answer_ping(&self, addr: SocketAddr, now: Instant) -> bool {
-        let recent = self.candidates.get(&addr).is_some_and(|c| c.pinged_within(now, ANSWER_INTERVAL));
-        !recent && !self.is_trusted(now) && !self.is_confirmed(addr, now)
+    pub(crate) fn wants_answer_ping(&self, path: Path, now: Instant) -> bool {
+        let recent = self.trials.get(&path).is_some_and(|trial| trial.pinged_within(now, ANSWER_INTERVAL));
+        !recent && !self.is_trusted(now) && !self.is_confirmed(path, now)
     }
 
     /// Whether a heartbeat should look at all candidates (`wantFullPingLocked`).
     pub(crate) fn wants_full_ping(&self, now: Instant) -> bool {
         let (Some(best), Some(last)) = (self.best, self.last_full_ping) else { return true };
-        !self.is_trusted(now) || (best.latency > GOOD_ENOUGH && now >= last + UPGRADE_INTERVAL)
+        let slow = self.latency(best).is_none_or(|latency| latency > GOOD_ENOUGH);
+        !best.is_direct() || !self.is_trusted(now) || (slow && now >= last + UPGRADE_INTERVAL)
     }
 
     pub(crate) fn note_sent(&mut self, tx_id: TxId, sent: Sent) {
-        if let (Via::Direct(addr), false) = (sent.to, matches!(sent.purpose, Purpose::User(_)))
-            && let Some(candidate) = self.candidates.get_mut(&addr)
+        if let (Via::Udp(path), false) = (sent.to, matches!(sent.purpose, Purpose::User(_)))
+            && let Some(trial) = self.trials.get_mut(&path)
         {
-            candidate.last_ping = Some(sent.at);
+            trial.last_ping = Some(sent.at);
         }
         self.sent.insert(tx_id, sent);
     }
 
-    /// A pong: the ping it answers, or `None` when there is none. A direct one may change the best address.
+    /// A pong: the ping it answers, or `None` when there is none. One by UDP may change the best path.
     pub(crate) fn handle_pong(&mut self, tx_id: TxId, now: Instant) -> Option<Sent> {
         let sent = self.sent.remove(&tx_id)?;
-        let Via::Direct(addr) = sent.to else { return Some(sent) };
-        let Some(candidate) = self.candidates.get_mut(&addr) else { return Some(sent) };
-        candidate.last_pong = Some(now);
-        let quality = Quality { addr, latency: now.saturating_duration_since(sent.at) };
-        let trusted = self.is_trusted(now);
-        match self.best {
-            Some(best) if trusted && best.addr != addr && !quality.is_better_than(&best) => {}
-            _ => {
-                self.best = Some(quality);
-                self.trusted_until = Some(now + TRUST);
-            }
+        let Via::Udp(path) = sent.to else { return Some(sent) };
+        let Some(trial) = self.trials.get_mut(&path) else { return Some(sent) };
+        trial.pong = Some((now, now.saturating_duration_since(sent.at)));
+        let (challenger, current) = (self.score(path), self.best.and_then(|best| self.score(best)));
+        let stays = self.is_trusted(now)
+            && self.best != Some(path)
+            && !matches!((challenger, current), (Some(new), Some(old)) if new.beats(old));
+        if !stays {
+            self.best = Some(path);
+            self.trusted_until = Some(now + TRUST);
         }
         Some(sent)
     }
 
-    /// Gives up pings that are too old and returns them. The best address is cleared when its own ping is among them and
-    /// nothing else has confirmed it.
+    /// Gives up pings that are too old and returns them. The best path is left when its own ping is among them and nothing
+    /// else has confirmed it.
     pub(crate) fn expire(&mut self, now: Instant) -> Vec<Sent> {
         let late: Vec<TxId> =
             self.sent.iter().filter(|(_, sent)| now >= sent.at + PING_TIMEOUT).map(|(id, _)| *id).collect();
         let late: Vec<Sent> = late.iter().filter_map(|id| self.sent.remove(id)).collect();
-        let lost_best = late.iter().any(|sent| self.best().is_some_and(|best| sent.to == Via::Direct(best)));
+        let lost_best = late.iter().any(|sent| self.best.is_some_and(|best| sent.to == Via::Udp(best)));
         if lost_best && !self.is_trusted(now) {
             self.best = None;
+            self.elect(now);
         }
         late
     }
@@ -227,13 +281,28 @@ impl Paths {
         self.sent.values().map(|sent| sent.at + PING_TIMEOUT).min()
     }
 
-    /// Nothing is confirmed any more: the network under us changed, or WireGuard did not get through.
-    pub(crate) fn doubt(&mut self) {
-        self.best = None;
-        self.trusted_until = None;
-        for candidate in self.candidates.values_mut() {
-            candidate.last_ping = None;
-            candidate.last_pong = None;
+    /// Without a trusted path, the best of those that still answer.
+    pub(crate) fn elect(&mut self, now: Instant) {
+        if self.is_trusted(now) {
+            return;
+        }
+        let confirmed = self.trials.iter().filter(|(_, trial)| trial.is_confirmed(now));
+        let scored = confirmed.filter_map(|(path, trial)| Some((trial.score(path.remote)?, *path, *trial)));
+        if let Some((_, path, trial)) = scored.min_by_key(|(score, path, _)| (*score, *path)) {
+            self.best = Some(path);
+            self.trusted_until = trial.confirmed_until();
+        }
+    }
+
+    /// These paths are not confirmed any more: the network under them changed, or WireGuard did not get through.
+    pub(crate) fn doubt(&mut self, doubtful: impl Fn(&Path) -> bool, now: Instant) {
+        for (_, trial) in self.trials.iter_mut().filter(|(path, _)| doubtful(path)) {
+            trial.last_ping = None;
+            trial.pong = None;
+        }
+        if self.best.is_some_and(|best| doubtful(&best)) {
+            (self.best, self.trusted_until) = (None, None);
+            self.elect(now);
         }
     }
 
@@ -241,10 +310,48 @@ impl Paths {
         self.best.is_some() && self.trusted_until.is_some_and(|until| now <= until)
     }
 
+    fn score(&self, path: Path) -> Option<Score> {
+        self.trials.get(&path)?.score(path.remote)
+    }
+
+    fn latency(&self, path: Path) -> Option<Duration> {
+        self.trials.get(&path)?.pong.map(|(_, latency)| latency)
+    }
+
+    /// Drops addresses that nobody names any more.
     fn sweep(&mut self, now: Instant) {
-        self.candidates.retain(|_, candidate| candidate.is_current(now));
-        if self.best().is_some_and(|best| !self.candidates.contains_key(&best)) {
+        self.origins.retain(|_, origin| origin.is_current(now));
+        let origins = &self.origins;
+        self.trials.retain(|path, _| origins.contains_key(&(path.remote, path.vni)));
+        self.drop_lost_best(now);
+    }
+
+    /// Makes the paths those that lead to the addresses now.
+    fn lay_out(&mut self, underlay: &Underlay, now: Instant) {
+        self.sweep(now);
+        let targets: Vec<Target> = self.origins.keys().copied().collect();
+        let wanted: BTreeSet<Path> =
+            targets.into_iter().flat_map(|target| self.lay_out_target(target, underlay)).collect();
+        // A path that still answers is not torn away because the routes have changed, but any other is preferred.
+        for (_, trial) in self.trials.iter_mut().filter(|(path, _)| !wanted.contains(path)) {
+            trial.standing.metric = u32::MAX;
+        }
+        self.trials.retain(|path, trial| wanted.contains(path) || trial.is_confirmed(now));
+        self.drop_lost_best(now);
+    }
+
+    fn lay_out_target(&mut self, (remote, vni): Target, underlay: &Underlay) -> Vec<Path> {
+        let paths = underlay.paths_to(remote, vni);
+        for (path, standing) in &paths {
+            self.trials.entry(*path).or_insert(Trial::new(*standing)).standing = *standing;
+        }
+        paths.into_iter().map(|(path, _)| path).collect()
+    }
+
+    fn drop_lost_best(&mut self, now: Instant) {
+        if self.best.is_some_and(|best| !self.trials.contains_key(&best)) {
             self.best = None;
+            self.elect(now);
         }
     }
 }
@@ -263,11 +370,24 @@ mod tests {
         SocketAddr::from(([192, 0, 2, 1], port))
     }
 
+    /// One uplink, so that the kernel decides.
+    fn nowhere() -> Underlay {
+        Underlay::default()
+    }
+
+    fn path(port: u16) -> Path {
+        Path::direct(addr(port))
+    }
+
     impl Fixture {
         fn new(ports: &[u16]) -> Self {
             let start = Instant::now();
             let mut paths = Paths::default();
-            paths.set_map_candidates(&ports.iter().map(|port| addr(*port)).collect::<Vec<_>>(), start);
+            paths.set_map_candidates(
+                &ports.iter().map(|port| addr(*port)).collect::<Vec<_>>(),
+                &nowhere(),
+                start,
+            );
             Self { paths, start, next_tx: 0 }
         }
 
@@ -279,8 +399,7 @@ mod tests {
         fn ping(&mut self, port: u16, ms: u64, rtt: u64) {
             self.next_tx += 1;
             let (tx_id, at) = (TxId([self.next_tx; 12]), self.at(ms));
-            self.paths
-                .note_sent(tx_id, Sent { to: Via::Direct(addr(port)), at, purpose: Purpose::Discovery });
+            self.paths.note_sent(tx_id, Sent { to: Via::Udp(path(port)), at, purpose: Purpose::Discovery });
             if rtt > 0 {
                 assert!(self.paths.handle_pong(tx_id, self.at(ms + rtt)).is_some());
             }
@@ -292,27 +411,27 @@ mod tests {
         let mut f = Fixture::new(&[1]);
         assert_eq!(f.paths.trusted(f.start), None);
         f.ping(1, 0, 20);
-        assert_eq!(f.paths.trusted(f.at(6520)), Some(addr(1)));
+        assert_eq!(f.paths.trusted(f.at(6520)), Some(path(1)));
         assert_eq!(f.paths.trusted(f.at(6521)), None);
-        assert_eq!(f.paths.best(), Some(addr(1)), "still pinged");
+        assert_eq!(f.paths.best(), Some(path(1)), "still pinged");
     }
 
     #[test]
-    fn a_better_address_wins_and_a_similar_one_does_not() {
+    fn a_better_path_wins_and_a_similar_one_does_not() {
         let mut f = Fixture::new(&[1, 2, 3]);
         f.ping(1, 0, 100);
         f.ping(2, 0, 101);
-        assert_eq!(f.paths.trusted(f.at(200)), Some(addr(1)));
+        assert_eq!(f.paths.trusted(f.at(200)), Some(path(1)));
         f.ping(3, 0, 50);
-        assert_eq!(f.paths.trusted(f.at(200)), Some(addr(3)));
+        assert_eq!(f.paths.trusted(f.at(200)), Some(path(3)));
     }
 
     #[test]
-    fn any_answering_address_replaces_an_untrusted_best() {
+    fn any_answering_path_replaces_an_untrusted_best() {
         let mut f = Fixture::new(&[1, 2]);
         f.ping(1, 0, 10);
         f.ping(2, 7000, 200);
-        assert_eq!(f.paths.trusted(f.at(7300)), Some(addr(2)));
+        assert_eq!(f.paths.trusted(f.at(7300)), Some(path(2)));
     }
 
     #[test]
@@ -322,7 +441,7 @@ mod tests {
         f.ping(1, 1000, 0);
         assert_eq!(f.paths.next_expiry(), Some(f.at(6000)));
         f.paths.expire(f.at(6000));
-        assert_eq!(f.paths.best(), Some(addr(1)));
+        assert_eq!(f.paths.best(), Some(path(1)));
         f.ping(1, 3000, 0);
         assert_eq!(f.paths.expire(f.at(8000)).len(), 1);
         assert_eq!(f.paths.best(), None);
@@ -331,32 +450,32 @@ mod tests {
     #[test]
     fn candidates_are_pinged_every_five_seconds_and_at_once_after_a_call() {
         let mut f = Fixture::new(&[1]);
-        assert_eq!(f.paths.start_full_ping(f.start), [addr(1)]);
+        assert_eq!(f.paths.start_full_ping(&nowhere(), f.start), [path(1)]);
         f.ping(1, 0, 0);
-        assert!(f.paths.start_full_ping(f.at(4999)).is_empty());
-        f.paths.set_called_candidates(&[addr(2)], f.at(4999));
-        assert_eq!(f.paths.start_full_ping(f.at(4999)), [addr(1), addr(2)]);
+        assert!(f.paths.start_full_ping(&nowhere(), f.at(4999)).is_empty());
+        f.paths.set_called_candidates(&[addr(2)], &nowhere(), f.at(4999));
+        assert_eq!(f.paths.start_full_ping(&nowhere(), f.at(4999)), [path(1), path(2)]);
     }
 
     #[test]
     fn an_address_leaves_when_nobody_names_it_any_more() {
         let mut f = Fixture::new(&[1, 2]);
         f.ping(1, 0, 10);
-        f.paths.set_map_candidates(&[addr(2)], f.at(20));
-        assert_eq!(f.paths.candidates().collect::<Vec<_>>(), [addr(2)]);
+        f.paths.set_map_candidates(&[addr(2)], &nowhere(), f.at(20));
+        assert_eq!(f.paths.candidates().collect::<Vec<_>>(), [path(2)]);
         assert_eq!(f.paths.best(), None);
-        assert_eq!(f.paths.add_pinging(addr(3), TxId([9; 12]), f.at(20)), Source::New);
-        assert_eq!(f.paths.add_pinging(addr(3), TxId([9; 12]), f.at(21)), Source::Duplicate);
-        assert_eq!(f.paths.add_pinging(addr(3), TxId([8; 12]), f.at(21)), Source::Known);
-        assert_eq!(f.paths.start_full_ping(f.at(45_020)).len(), 2);
-        assert_eq!(f.paths.start_full_ping(f.at(45_022)), [addr(2)]);
+        assert_eq!(f.paths.add_pinging(path(3), TxId([9; 12]), &nowhere(), f.at(20)), Source::New);
+        assert_eq!(f.paths.add_pinging(path(3), TxId([9; 12]), &nowhere(), f.at(21)), Source::Duplicate);
+        assert_eq!(f.paths.add_pinging(path(3), TxId([8; 12]), &nowhere(), f.at(21)), Source::Known);
+        assert_eq!(f.paths.start_full_ping(&nowhere(), f.at(45_020)).len(), 2);
+        assert_eq!(f.paths.start_full_ping(&nowhere(), f.at(45_022)), [path(2)]);
     }
 
     #[test]
     fn a_fast_trusted_path_is_not_upgraded_and_a_slow_one_every_minute() {
         let mut f = Fixture::new(&[1]);
         assert!(f.paths.wants_full_ping(f.start));
-        f.paths.start_full_ping(f.start);
+        f.paths.start_full_ping(&nowhere(), f.start);
         f.ping(1, 59_000, 4);
         assert!(!f.paths.wants_full_ping(f.at(61_000)));
         f.ping(1, 59_000, 6);

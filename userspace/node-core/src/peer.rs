@@ -10,10 +10,11 @@ use std::time::{Duration, Instant, SystemTime};
 
 use types::{DiscoPublic, NodeId, NodePublic, RegionId};
 
-use crate::endpoints::is_candidate;
 use crate::input::ObservedPeer;
 use crate::output::Via;
-use crate::paths::{PING_TIMEOUT, Paths, SESSION};
+use crate::path::Path;
+use crate::paths::{PING_TIMEOUT, Paths, SESSION, Target};
+use crate::underlay::Underlay;
 
 /// WireGuard's REJECT_AFTER_TIME: an older handshake carries nothing any more.
 const HANDSHAKE_LIFETIME: Duration = Duration::from_secs(180);
@@ -40,15 +41,17 @@ const CORRECTION_SETTLES: Duration = Duration::from_millis(100);
 struct Kernel {
     at: Instant,
     endpoint: Option<SocketAddr>,
+    /// The path that endpoint means; none for loopback addresses and those that can be none.
+    path: Option<Path>,
     rx_bytes: u64,
     tx_bytes: u64,
     last_handshake: Option<SystemTime>,
 }
 
-/// An address the kernel chose and nobody confirmed yet.
+/// A path the kernel chose and nobody confirmed yet.
 #[derive(Clone, Copy, Debug)]
 struct Held {
-    addr: SocketAddr,
+    path: Path,
     until: Instant,
 }
 
@@ -68,8 +71,8 @@ struct Blocked {
 pub(crate) struct Observation {
     /// Bytes went in or out since the last look.
     pub(crate) active: bool,
-    /// The kernel has moved to this address, which is to be pinged.
-    pub(crate) moved: Option<SocketAddr>,
+    /// The kernel has moved to this path, which is to be pinged.
+    pub(crate) moved: Option<Path>,
 }
 
 /// One peer.
@@ -153,29 +156,33 @@ impl Peer {
 
     /// The way packets go now.
     pub(crate) fn via(&self, now: Instant) -> Option<Via> {
-        let direct = self.paths.trusted(now).filter(|_| !self.is_blocked(now));
-        direct.map(Via::Direct).or(self.region().map(Via::Derp))
+        let trusted = self.paths.trusted(now).filter(|_| !self.is_blocked(now));
+        trusted.map(Via::Udp).or(self.region().map(Via::Derp))
     }
 
-    /// Where the kernel should send.
-    pub(crate) fn endpoint(&self, loopback: SocketAddr, now: Instant) -> SocketAddr {
+    /// By which path the kernel should send; `None` is the loopback address.
+    pub(crate) fn wanted(&self, now: Instant) -> Option<Path> {
         if self.is_blocked(now) {
-            return loopback;
+            return None;
         }
-        let held = self.held.filter(|held| now < held.until).map(|held| held.addr);
-        held.or(self.paths.trusted(now)).unwrap_or(loopback)
+        let held = self.held.filter(|held| now < held.until).map(|held| held.path);
+        held.or(self.paths.trusted(now))
     }
 
-    /// Notes a look at the kernel. `is_loopback` knows our own loopback addresses, `wall` is the calendar now. The first look
-    /// shows no activity, for its counters may be hours old; but a live session's endpoint is held.
+    /// Notes a look at the kernel. `target` is what the endpoint seen means, `wall` is the calendar now. The first look shows
+    /// no activity, for its counters may be hours old; but a live session's endpoint is held.
     pub(crate) fn observe(
         &mut self,
         seen: &ObservedPeer,
-        is_loopback: impl Fn(SocketAddr) -> bool,
+        target: Option<Target>,
+        underlay: &Underlay,
         wall: SystemTime,
         now: Instant,
     ) -> Observation {
         let before = self.kernel.take();
+        let path = target.map(|target| {
+            self.paths.toward(target, now).unwrap_or(Path { remote: target.0, vni: target.1, uplink: None })
+        });
         let in_session = seen
             .last_handshake
             .is_some_and(|at| wall.duration_since(at).is_ok_and(|age| age < HANDSHAKE_LIFETIME) || at > wall);
@@ -190,24 +197,24 @@ impl Peer {
         self.kernel = Some(Kernel {
             at: now,
             endpoint: seen.endpoint,
+            path,
             rx_bytes: seen.rx_bytes,
             tx_bytes: seen.tx_bytes,
             last_handshake: seen.last_handshake,
         });
-        let direct = seen.endpoint.filter(|addr| !is_loopback(*addr) && is_candidate(addr.ip()));
-        if self.held.is_some_and(|held| Some(held.addr) != direct) {
+        if self.held.is_some_and(|held| Some(held.path) != path) {
             self.held = None;
         }
-        if direct.is_some() && rx_grew {
+        if path.is_some() && rx_grew {
             // Only an authenticated datagram does that: no firewall is in the way.
             self.blocked = Blocked::default();
         }
-        let moved = direct.filter(|addr| moved && !self.paths.is_confirmed(*addr, now));
-        if let Some(addr) = moved.filter(|_| !self.is_blocked(now)) {
-            self.held = Some(Held { addr, until: now + PING_TIMEOUT });
-            self.paths.add_kernel(addr, now);
+        let moved = path.filter(|path| moved && !self.paths.is_confirmed(*path, now));
+        if let Some(path) = moved.filter(|_| !self.is_blocked(now)) {
+            self.held = Some(Held { path, until: now + PING_TIMEOUT });
+            self.paths.add_roamed(path, underlay, now);
         }
-        let silent = direct.is_some() && self.paths.trusted(now).is_some() && !rx_grew;
+        let silent = path.is_some() && self.paths.trusted(now).is_some() && !rx_grew;
         self.note_silence(silent, tx_grew, before.map(|before| before.at), in_session, now);
         Observation { active: rx_grew || tx_grew, moved }
     }
@@ -222,21 +229,22 @@ impl Peer {
     pub(crate) fn note_at_loopback(&mut self, loopback: SocketAddr, now: Instant) {
         let settling = self.corrected_at.is_some_and(|at| now < at + CORRECTION_SETTLES);
         if let Some(kernel) = self.kernel.as_mut().filter(|_| !settling) {
-            kernel.endpoint = Some(loopback);
+            (kernel.endpoint, kernel.path) = (Some(loopback), None);
             self.held = None;
         }
     }
 
-    /// Whether the kernel has to be told to use `want`. It may stay on another address that answers as well, for it would
-    /// go back there with the next packet.
-    pub(crate) fn correct(&mut self, want: SocketAddr, loopback: SocketAddr, now: Instant) -> bool {
+    /// Whether the kernel has to be told to use `endpoint`, which means `path`. It may stay on another path that answers and
+    /// is of the same kind, for it would go back there with the next packet.
+    pub(crate) fn correct(&mut self, endpoint: SocketAddr, path: Option<Path>, now: Instant) -> bool {
         let Some(kernel) = &mut self.kernel else { return false };
-        let as_good =
-            want != loopback && kernel.endpoint.is_some_and(|addr| self.paths.is_confirmed(addr, now));
-        if kernel.endpoint == Some(want) || as_good {
+        let is_alike =
+            |want: Path, has: Path| want.is_direct() == has.is_direct() && self.paths.is_confirmed(has, now);
+        let alike = path.zip(kernel.path).is_some_and(|(want, has)| is_alike(want, has));
+        if kernel.endpoint == Some(endpoint) || alike {
             return false;
         }
-        kernel.endpoint = Some(want);
+        (kernel.endpoint, kernel.path) = (Some(endpoint), path);
         self.corrected_at = Some(now);
         true
     }
@@ -263,10 +271,10 @@ impl Peer {
         self.blocked.failures > 0
     }
 
-    /// The network under us changed: nothing learnt about it holds.
-    pub(crate) fn doubt(&mut self) {
-        self.paths.doubt();
-        self.held = None;
+    /// The network under these paths changed: nothing learnt about them holds.
+    pub(crate) fn doubt(&mut self, doubtful: impl Fn(&Path) -> bool, now: Instant) {
+        self.held = self.held.filter(|held| !doubtful(&held.path));
+        self.paths.doubt(doubtful, now);
         self.blocked = Blocked::default();
     }
 
@@ -296,7 +304,7 @@ impl Peer {
             let pause = BLOCKED_FIRST.saturating_mul(1 << blocked.failures.min(6)).min(BLOCKED_MOST);
             *blocked =
                 Blocked { silent_since: None, until: Some(now + pause), failures: blocked.failures + 1 };
-            self.paths.doubt();
+            self.paths.doubt(|_| true, now);
             self.held = None;
         }
     }

@@ -6,11 +6,13 @@ use std::time::SystemTime;
 
 use types::RegionId;
 
+use crate::path::Path;
+
 /// The connection to one peer, at one moment (`ipn/ipnstate`, `PeerStatus`).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PeerStatus {
-    /// The trusted direct address, while there is one: `CurAddr`.
-    pub current: Option<SocketAddr>,
+    /// The trusted path, while there is one: `CurAddr` when direct, else `PeerRelay`.
+    pub current: Option<Path>,
     /// Its home region, the way when there is no direct one: `Relay`.
     pub relay: Option<RegionId>,
     /// Whether packets went to it in the last 45 s: `Active`.

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use ipnet::IpNet;
 use jiff::Timestamp;
-use node_core::Node;
+use node_core::{Node, Path};
 use types::RegionId;
 use wire::control::{DerpMap, Node as WireNode, Time};
 use wire::local::{
@@ -86,7 +86,9 @@ pub(crate) fn from_netmap(node: &WireNode) -> PeerStatus {
 fn add_connection(status: &mut PeerStatus, node: &Node, peer: &WireNode, derp: &DerpMap, now: Instant) {
     let Some(connection) = node.peer_status(peer.key, now) else { return };
     status.addrs = connection.candidates.iter().map(ToString::to_string).collect();
-    status.cur_addr = connection.current.map(|addr| addr.to_string()).unwrap_or_default();
+    if let Some(path) = connection.current {
+        *(if path.is_direct() { &mut status.cur_addr } else { &mut status.peer_relay }) = path.to_string();
+    }
     status.relay = connection.relay.map(|region| region_code(derp, region)).unwrap_or_default();
     status.rx_bytes = connection.rx_bytes.cast_signed();
     status.tx_bytes = connection.tx_bytes.cast_signed();
@@ -154,7 +156,7 @@ pub(crate) fn paths(node: &Node, now: Instant) -> Vec<PeerPaths> {
             endpoint: addr.to_string(),
             source: if peer.endpoints.contains(addr) { "netmap" } else { "ping" }.into(),
             latency_seconds: None,
-            trusted: connection.current == Some(*addr),
+            trusted: connection.current == Some(Path::direct(*addr)),
         });
         let relayed = derp.iter().map(|derp| PathReport {
             endpoint: derp.clone(),
@@ -162,7 +164,7 @@ pub(crate) fn paths(node: &Node, now: Instant) -> Vec<PeerPaths> {
             latency_seconds: None,
             trusted: connection.current.is_none(),
         });
-        let current = connection.current.map(|addr| addr.to_string());
+        let current = connection.current.map(|path| path.to_string());
         Some(PeerPaths {
             peer: peer.key,
             name: peer.name.clone(),

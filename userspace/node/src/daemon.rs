@@ -10,7 +10,7 @@ use std::sync::atomic::AtomicU64;
 use std::time::Instant;
 
 use jiff::Timestamp;
-use node_core::{Carry, Event, FromDerp, Node, PingId, Transmit};
+use node_core::{Carry, Event, FromDerp, Node, Path, PingId, Transmit};
 use tokio::sync::{broadcast, mpsc};
 use tokio::task::JoinHandle;
 use transport::tls::Trust;
@@ -112,9 +112,9 @@ impl Daemon {
             (transmit @ Transmit::Udp { .. }, Some(held)) => {
                 held.extend((held.len() < HELD).then_some(transmit));
             }
-            (Transmit::Udp { to, bytes }, None) => {
-                if let Err(error) = self.raw.send(to, &bytes) {
-                    tracing::debug!(%to, %error, "DISCO or STUN was not sent");
+            (Transmit::Udp { path, bytes }, None) => {
+                if let Err(error) = self.raw.send(path, &bytes) {
+                    tracing::debug!(%path, %error, "DISCO or STUN was not sent");
                 }
             }
             (Transmit::Derp { region, to, bytes }, _) => {
@@ -176,7 +176,7 @@ impl Daemon {
     /// DISCO and STUN came in.
     pub(crate) fn on_datagrams(&mut self, batch: &[Datagram], now: Instant) {
         for datagram in batch {
-            self.node.handle_datagram(datagram.from, &datagram.payload, now);
+            self.node.handle_datagram(Path::direct(datagram.from), &datagram.payload, now);
         }
     }
 
@@ -186,7 +186,7 @@ impl Daemon {
             let bytes = packet.payload;
             match self.node.handle_loopback(packet.slot, &bytes, now) {
                 Some(Carry::Derp { region, to }) => self.transmit(Transmit::Derp { region, to, bytes }),
-                Some(Carry::Direct(to)) => self.transmit(Transmit::Udp { to, bytes }),
+                Some(Carry::Udp(path)) => self.transmit(Transmit::Udp { path, bytes }),
                 None => {}
             }
         }

@@ -76,7 +76,8 @@ impl Daemon {
             Ok(Pong { latency, via }) => {
                 answer.latency_seconds = latency.as_secs_f64();
                 match via {
-                    Via::Direct(endpoint) => answer.endpoint = endpoint.to_string(),
+                    Via::Udp(path) if path.is_direct() => answer.endpoint = path.to_string(),
+                    Via::Udp(path) => answer.peer_relay = path.to_string(),
                     Via::Derp(region) => {
                         answer.derp_region_id = region;
                         answer.derp_region_code = answers::region_code(self.node.derp_map(), region);

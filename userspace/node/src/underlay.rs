@@ -6,12 +6,14 @@
 
 use std::collections::BTreeMap;
 
-use ipnet::IpNet;
 use netlink::{Address, Event, Handle, Kind, Link, Route, RouteKind};
-use node_core::Underlay;
+use node_core::{Hop, Underlay, Uplink};
 
 /// The kernel's main routing table.
 const MAIN_TABLE: u32 = 254;
+
+/// The metric of an IPv6 route that was given none (`IP6_RT_PRIO_USER`).
+const DEFAULT_METRIC_V6: u32 = 1024;
 
 /// One look at the underlay.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -43,12 +45,14 @@ fn snapshot(links: &[Link], addresses: &[Address], routes: &[Route], own: &str) 
         snapshot.devices.insert(link.index, link.name.clone());
     }
     snapshot.underlay.addresses.sort_unstable();
-    let is_default = |route: &&Route| route.kind == RouteKind::Unicast && route.destination.prefix_len() == 0;
-    for route in routes.iter().filter(is_default) {
-        match route.destination {
-            IpNet::V4(_) => snapshot.underlay.default_v4 = true,
-            IpNet::V6(_) => snapshot.underlay.default_v6 = true,
-        }
+    for route in routes.iter().filter(|route| route.kind == RouteKind::Unicast) {
+        let Some(device) = route.device.filter(|device| snapshot.devices.contains_key(device)) else {
+            continue;
+        };
+        let default_metric = if route.destination.addr().is_ipv4() { 0 } else { DEFAULT_METRIC_V6 };
+        let metric = route.metric.unwrap_or(default_metric);
+        let hop = Hop { metric, uplink: Uplink(device), gateway: route.gateway };
+        snapshot.underlay.routes.entry(route.destination).or_default().insert(hop);
     }
     snapshot
 }
@@ -71,6 +75,8 @@ pub(crate) fn concerns(event: &Event, own_link: Option<u32>) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use ipnet::IpNet;
+
     use super::*;
 
     fn link(index: u32, name: &str, kind: Kind, up: bool) -> Link {
@@ -105,6 +111,7 @@ mod tests {
         let snapshot = snapshot(&links, &addresses, &[default], "underpass0");
         assert_eq!(snapshot.devices, [(2, "eth0".to_owned()), (5, "veth0".to_owned())].into());
         assert_eq!(snapshot.underlay.addresses, [net(2), net(5)]);
-        assert!(snapshot.underlay.default_v4 && !snapshot.underlay.default_v6);
+        let hop = Hop { metric: 0, uplink: Uplink(2), gateway: Some([192, 0, 2, 254].into()) };
+        assert_eq!(snapshot.underlay.routes, [("0.0.0.0/0".parse().unwrap(), [hop].into())].into());
     }
 }

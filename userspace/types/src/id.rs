@@ -48,6 +48,28 @@ impl CapabilityVersion {
     pub const CURRENT: Self = Self(130);
 }
 
+/// The number of a pair's place on a peer relay: Geneve's Virtual Network Identifier, 24 bits (RFC 8926, section 3.4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Vni(u32);
+
+impl Vni {
+    /// The number, when it fits 24 bits.
+    pub const fn new(number: u32) -> Option<Self> {
+        if number < 1 << 24 { Some(Self(number)) } else { None }
+    }
+
+    /// The number.
+    pub const fn get(self) -> u32 {
+        self.0
+    }
+}
+
+impl fmt::Display for Vni {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
 /// A node's stable text id (`tailcfg.StableNodeID`), opaque.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]

@@ -7,7 +7,7 @@ mod id;
 mod key;
 pub mod overlay;
 
-pub use id::{CapabilityVersion, NodeId, RegionId, StableNodeId, UserId};
+pub use id::{CapabilityVersion, NodeId, RegionId, StableNodeId, UserId, Vni};
 pub use key::{
     ChallengePrivate, ChallengePublic, DiscoPrivate, DiscoPublic, KeyError, MachinePrivate, MachinePublic,
     NodePrivate, NodePublic, SharedSecret,

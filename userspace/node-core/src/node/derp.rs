@@ -101,8 +101,8 @@ impl Node {
             self.probe(key, true, now);
         }
         self.settle(key, now);
-        if let Some(addr) = trusted {
-            return Some(Carry::Direct(addr));
+        if let Some(path) = trusted {
+            return Some(Carry::Udp(path));
         }
         let peer = self.peers.get_mut(&key)?;
         if let Some(repeat) = peer.keep_opening(bytes, now) {

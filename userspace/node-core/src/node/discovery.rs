@@ -9,6 +9,7 @@ use wire::stun::looks_like_stun;
 
 use super::Node;
 use crate::output::{self, Event, Transmit, Via};
+use crate::path::Path;
 use crate::paths::{Purpose, Source};
 
 /// A peer that pings has something to send: so soon afterwards the kernel may have moved.
@@ -17,13 +18,15 @@ const LOOK_AFTER_PING: Duration = Duration::from_secs(1);
 const DERP_SOURCE: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 3, 3, 40));
 
 impl Node {
-    /// A DISCO or STUN datagram that arrived at the WireGuard port. Anything else is ignored.
-    pub fn handle_datagram(&mut self, from: SocketAddr, bytes: &[u8], now: Instant) {
-        let from = SocketAddr::new(from.ip().to_canonical(), from.port());
+    /// A DISCO or STUN datagram that arrived at the WireGuard port, and by which path: the uplink may be left out where it
+    /// is not known. Anything else is ignored.
+    pub fn handle_datagram(&mut self, path: Path, bytes: &[u8], now: Instant) {
+        let remote = SocketAddr::new(path.remote.ip().to_canonical(), path.remote.port());
+        let path = self.underlay.canonical(Path { remote, ..path });
         if looks_like_stun(bytes) {
             self.handle_stun(bytes, now);
         } else {
-            self.handle_disco(Via::Direct(from), None, bytes, now);
+            self.handle_disco(Via::Udp(path), None, bytes, now);
         }
     }
 
@@ -56,13 +59,13 @@ impl Node {
         now: Instant,
     ) {
         match (via, derp_from) {
-            (Via::Direct(from), _) => {
+            (Via::Udp(path), _) => {
                 let keys = self.peers.resolve(&disco, ping.node_key);
                 let fresh =
-                    keys.into_iter().filter(|key| self.note_ping(*key, from, ping.tx_id, now)).count();
+                    keys.into_iter().filter(|key| self.note_ping(*key, path, ping.tx_id, now)).count();
                 if fresh > 0 {
-                    let bytes = self.pong(disco, ping.tx_id, from);
-                    self.transmits.push_back(Transmit::Udp { to: from, bytes });
+                    let bytes = self.pong(disco, ping.tx_id, path.remote);
+                    self.transmits.push_back(Transmit::Udp { path, bytes });
                 }
             }
             (Via::Derp(region), Some(from)) => {
@@ -74,21 +77,21 @@ impl Node {
         }
     }
 
-    /// A peer pinged us from `from`; whether that deserves an answer. None does while WireGuard does not get through there:
+    /// A peer pinged us by `path`; whether that deserves an answer. None does while WireGuard does not get through there:
     /// the peer would believe in a path that carries nothing.
-    fn note_ping(&mut self, key: NodePublic, from: SocketAddr, tx_id: TxId, now: Instant) -> bool {
-        let may_be_candidate = self.may_be_candidate(from);
+    fn note_ping(&mut self, key: NodePublic, path: Path, tx_id: TxId, now: Instant) -> bool {
+        let may_be_candidate = self.may_be_candidate(path.remote);
         let Some(peer) = self.peers.get_mut(&key).filter(|peer| !peer.is_blocked(now)) else { return false };
         if !may_be_candidate {
             return true;
         }
-        let source = peer.paths.add_pinging(from, tx_id, now);
+        let source = peer.paths.add_pinging(path, tx_id, &self.underlay, now);
         if source == Source::Duplicate {
             return false;
         }
-        let answer = source == Source::New || peer.paths.wants_answer_ping(from, now);
+        let answer = source == Source::New || peer.paths.wants_answer_ping(path, now);
         if answer {
-            self.send_ping(key, Via::Direct(from), Purpose::Discovery, 0, now);
+            self.send_ping(key, Via::Udp(path), Purpose::Discovery, 0, now);
         }
         self.look_before(now + LOOK_AFTER_PING);
         self.settle(key, now);
@@ -130,7 +133,7 @@ impl Node {
         if peer.is_blocked(now) {
             return;
         }
-        peer.paths.set_called_candidates(&addrs, now);
+        peer.paths.set_called_candidates(&addrs, &self.underlay, now);
         self.probe(key, false, now);
         self.settle(key, now);
     }

@@ -4,14 +4,17 @@
 //! by; what hints at a move asks for one earlier.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use types::NodePublic;
 
 use super::Node;
+use crate::endpoints::is_candidate;
 use crate::input::ObservedPeer;
 use crate::output::{Event, Via};
-use crate::paths::Purpose;
+use crate::path::Path;
+use crate::paths::{Purpose, Target};
 use crate::timers::Wake;
 
 /// Between looks while any session lives.
@@ -48,17 +51,28 @@ impl Node {
     /// One peer of a dump.
     pub(super) fn observe_peer(&mut self, seen: &ObservedPeer, now: Instant) {
         let wall = self.clock.wall_at(now);
-        let slots = &self.slots;
+        let target = seen.endpoint.and_then(|endpoint| self.target_of(endpoint));
         let Some(peer) = self.peers.get_mut(&seen.key) else { return };
-        let observation = peer.observe(seen, |addr| slots.of_endpoint(addr).is_some(), wall, now);
+        let observation = peer.observe(seen, target, &self.underlay, wall, now);
         if observation.active {
             self.note_activity(seen.key, now);
         }
-        if let Some(addr) = observation.moved {
-            self.send_ping(seen.key, Via::Direct(addr), Purpose::Discovery, 0, now);
+        if let Some(path) = observation.moved {
+            self.send_ping(seen.key, Via::Udp(path), Purpose::Discovery, 0, now);
             self.probe(seen.key, true, now);
         }
         self.settle(seen.key, now);
+    }
+
+    /// What the kernel is told to send by `path`; `None` is the peer's loopback address, and so DERP.
+    pub(super) fn endpoint_of(&mut self, key: NodePublic, path: Option<Path>) -> SocketAddr {
+        path.map_or_else(|| self.slots.endpoint(key), |path| path.remote)
+    }
+
+    /// What an endpoint of the kernel means; `None` for loopback addresses, and for what can be no path.
+    fn target_of(&self, endpoint: SocketAddr) -> Option<Target> {
+        let is_path = self.slots.of_endpoint(endpoint).is_none() && is_candidate(endpoint.ip());
+        is_path.then_some((endpoint, None))
     }
 
     /// A session has come to life.

@@ -1,6 +1,6 @@
 //! Maps, prefs and key expiry: who is a peer, and what the kernel should be.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::{Instant, SystemTime};
 
@@ -13,6 +13,7 @@ use crate::endpoints::is_candidate;
 use crate::input::{Clock, Prefs};
 use crate::netmap::is_reachable;
 use crate::output::Event;
+use crate::path::Path;
 use crate::routes;
 use crate::timers::Wake;
 
@@ -130,14 +131,12 @@ impl Node {
         if !self.is_running(now) {
             return (Desired::default(), Vec::new());
         }
+        let wanted: Vec<(NodePublic, Option<Path>)> =
+            self.peers.iter().map(|peer| (peer.key, peer.wanted(now))).collect();
+        let endpoints: BTreeMap<NodePublic, SocketAddr> =
+            wanted.into_iter().map(|(key, path)| (key, self.endpoint_of(key, path))).collect();
         let Some(node) = self.netmap.node() else { return (Desired::default(), Vec::new()) };
-        let (peers, slots) = (&self.peers, &mut self.slots);
-        let usable = |node: &WireNode| peers.get(&node.key).is_some();
-        let endpoint = |node: &WireNode| -> SocketAddr {
-            let loopback = slots.endpoint(node.key);
-            peers.get(&node.key).map_or(loopback, |peer| peer.endpoint(loopback, now))
-        };
-        Desired::build(node, &self.netmap, &self.prefs, usable, endpoint)
+        Desired::build(node, &self.netmap, &self.prefs, |node| endpoints.get(&node.key).copied())
     }
 
     /// Makes, changes or removes the peer with this id as the netmap says.
@@ -155,7 +154,7 @@ impl Node {
         let peer = self.peers.upsert(id, node.key, disco);
         peer.home = node.home_region();
         peer.name = node.name.split('.').next().unwrap_or_default().to_owned();
-        peer.paths.set_map_candidates(&candidates, now);
+        peer.paths.set_map_candidates(&candidates, &self.underlay, now);
         if is_new && let Some(seen) = self.observed.as_ref().and_then(|all| all.get(&node.key)).cloned() {
             self.observe_peer(&seen, now);
         }
@@ -192,7 +191,7 @@ impl Node {
     pub(super) fn may_be_candidate(&self, addr: SocketAddr) -> bool {
         let host = types::overlay::host(addr.ip());
         let routed = routes::accepted(&self.desired.routes).any(|net| net.contains(&host));
-        let on_link = self.underlay.addresses.iter().any(|net| net.contains(&host));
+        let on_link = self.underlay.is_on_link(addr.ip());
         addr.port() != 0 && is_candidate(addr.ip()) && (on_link || !routed)
     }
 

@@ -25,7 +25,7 @@ use crate::desired::Desired;
 use crate::disco::Disco;
 use crate::endpoints::{Endpoint, Endpoints, is_candidate};
 use crate::health::{Facts, Warning, warnings};
-use crate::input::{Clock, Config, ObservedPeer, Prefs, Underlay};
+use crate::input::{Clock, Config, ObservedPeer, Prefs};
 use crate::netcheck::Netcheck;
 use crate::netmap::Netmap;
 use crate::output::{Event, PingId, Transmit, Via};
@@ -34,6 +34,7 @@ use crate::rng::Rng;
 use crate::slots::Slots;
 use crate::status::PeerStatus;
 use crate::timers::{Timers, Wake};
+use crate::underlay::Underlay;
 
 /// The whole node.
 pub struct Node {
@@ -213,16 +214,14 @@ impl Node {
         let Some(peer) = self.peers.get(&key) else { return Some(PeerStatus::default()) };
         let (rx_bytes, tx_bytes, last_handshake) = peer.counters().unwrap_or_default();
         Some(PeerStatus {
-            current: peer
-                .via(now)
-                .and_then(|via| if let Via::Direct(addr) = via { Some(addr) } else { None }),
+            current: peer.via(now).and_then(|via| if let Via::Udp(path) = via { Some(path) } else { None }),
             relay: node.home_region().or(peer.heard_in),
             active: peer.is_active(now),
             last_write: peer.last_write.map(|at| self.clock.wall_at(at)),
             last_handshake,
             rx_bytes,
             tx_bytes,
-            candidates: peer.paths.candidates().collect(),
+            candidates: peer.paths.addresses().collect(),
             in_engine: peer.counters().is_some(),
         })
     }

@@ -49,10 +49,10 @@ impl Node {
         let peer = self.peers.get(&key).ok_or(PingError::NoWay)?;
         let trusted = peer.paths.trusted(now).filter(|_| !peer.is_blocked(now));
         let ways: Vec<Via> = match trusted {
-            Some(addr) => vec![Via::Direct(addr)],
+            Some(path) => vec![Via::Udp(path)],
             None => {
-                let direct = peer.paths.candidates().filter(|_| !peer.is_blocked(now)).map(Via::Direct);
-                peer.region().map(Via::Derp).into_iter().chain(direct).collect()
+                let paths = peer.paths.candidates().filter(|_| !peer.is_blocked(now)).map(Via::Udp);
+                peer.region().map(Via::Derp).into_iter().chain(paths).collect()
             }
         };
         let mut sent = 0;
@@ -87,15 +87,15 @@ impl Node {
         if peer.disco.is_none() || peer.is_blocked(now) {
             return;
         }
-        let due = peer.paths.start_full_ping(now);
+        let due = peer.paths.start_full_ping(&self.underlay, now);
         let unknown = peer.paths.candidates().next().is_none();
         let call_due = peer.last_call.is_none_or(|at| now >= at + CALL_INTERVAL);
         let call = call && (!due.is_empty() || (unknown && call_due));
         if call {
             peer.last_call = Some(now);
         }
-        for addr in due {
-            self.send_ping(key, Via::Direct(addr), Purpose::Discovery, 0, now);
+        for path in due {
+            self.send_ping(key, Via::Udp(path), Purpose::Discovery, 0, now);
         }
         if call {
             self.call(key, now);
@@ -136,7 +136,7 @@ impl Node {
         let ping = Message::Ping(Ping { tx_id, node_key: Some(self.node_key), padding });
         let bytes = self.disco.seal(disco, &ping, &mut self.rng);
         match to {
-            Via::Direct(to) => self.transmits.push_back(Transmit::Udp { to, bytes }),
+            Via::Udp(path) => self.transmits.push_back(Transmit::Udp { path, bytes }),
             Via::Derp(region) => self.send_by_derp(region, key, bytes, now),
         }
         true
@@ -148,7 +148,7 @@ impl Node {
         let Some((via, (bytes, _))) = peer.via(now).zip(peer.opening(now)) else { return };
         let bytes = bytes.to_vec();
         match via {
-            Via::Direct(to) => self.transmits.push_back(Transmit::Udp { to, bytes }),
+            Via::Udp(path) => self.transmits.push_back(Transmit::Udp { path, bytes }),
             Via::Derp(region) => self.send_by_derp(region, key, bytes, now),
         }
     }
@@ -172,7 +172,7 @@ impl Node {
             return;
         }
         if let Some(best) = peer.paths.best() {
-            self.send_ping(key, Via::Direct(best), Purpose::Heartbeat, 0, now);
+            self.send_ping(key, Via::Udp(best), Purpose::Heartbeat, 0, now);
         }
         if self.peers.get(&key).is_some_and(|peer| peer.paths.wants_full_ping(now)) {
             self.probe(key, true, now);
@@ -197,6 +197,9 @@ impl Node {
 
     /// The last pong is too old: by DERP from now on, and if the session lives, look for another way.
     pub(super) fn end_trust(&mut self, key: NodePublic, now: Instant) {
+        if let Some(peer) = self.peers.get_mut(&key) {
+            peer.paths.elect(now);
+        }
         if self.peers.get(&key).is_some_and(|peer| peer.is_active(now) && peer.paths.trusted(now).is_none()) {
             self.probe(key, true, now);
         }
@@ -215,12 +218,12 @@ impl Node {
 
     /// After anything that may have changed a peer's state: the kernel's endpoint, the desired one, wakes and watchers.
     pub(super) fn settle(&mut self, key: NodePublic, now: Instant) {
-        let loopback = self.slots.endpoint(key);
+        let wanted = self.peers.get(&key).and_then(|peer| peer.wanted(now));
+        let endpoint = self.endpoint_of(key, wanted);
         let Some(peer) = self.peers.get_mut(&key) else { return };
-        let endpoint = peer.endpoint(loopback, now);
         if let Some(desired) = self.desired.peers.get_mut(&key) {
             desired.endpoint = endpoint;
-            if peer.correct(endpoint, loopback, now) {
+            if peer.correct(endpoint, wanted, now) {
                 self.events.push_back(Event::SetEndpoint { peer: key, endpoint });
             }
         }

@@ -8,44 +8,50 @@ use wire::control::NetInfo;
 use wire::stun::{decode_response, encode_request};
 
 use super::Node;
-use crate::input::Underlay;
 use crate::netcheck::Families;
 use crate::output::{Event, Transmit};
+use crate::path::Path;
 use crate::report::Report;
 use crate::timers::Wake;
+use crate::underlay::Underlay;
 
 /// A netcheck keeps NAT mappings open, which many NATs close after 30 s: between 20 and 26 s, so that a fleet spreads.
 const RESTUN_MIN: Duration = Duration::from_secs(20);
 const RESTUN_SPREAD_MS: u64 = 6000;
 
 impl Node {
-    /// The machine's addresses or default routes changed. What went away may have carried paths, so those are doubted; our
+    /// The machine's addresses or routes changed. What went away may have carried paths, so those are doubted; our
     /// own endpoints are gathered again.
     pub fn handle_underlay(&mut self, underlay: Underlay, now: Instant) {
         if underlay == self.underlay {
             return;
         }
         let old = std::mem::replace(&mut self.underlay, underlay);
-        let is_first = old == Underlay::default();
-        let lost_address = old.addresses.iter().any(|addr| !self.underlay.addresses.contains(addr));
-        let new_routes =
-            (old.default_v4, old.default_v6) != (self.underlay.default_v4, self.underlay.default_v6);
-        if !is_first && (lost_address || new_routes) {
-            self.endpoints.forget();
-            self.netcheck.reset();
-            for key in self.peers.keys() {
-                if let Some(peer) = self.peers.get_mut(&key) {
-                    peer.doubt();
-                }
-                if self.peers.get(&key).is_some_and(|peer| peer.is_active(now)) {
-                    self.probe(key, true, now);
-                }
-                self.settle(key, now);
-            }
+        if old != Underlay::default() {
+            self.follow_underlay(&old, now);
         }
         self.refresh_endpoints(now);
         self.start_netcheck(now);
         self.refresh_health(now);
+    }
+
+    fn follow_underlay(&mut self, old: &Underlay, now: Instant) {
+        let lost_address = old.addresses.iter().any(|addr| !self.underlay.addresses.contains(addr));
+        let unsettled = lost_address || old.has_default() != self.underlay.has_default();
+        if unsettled {
+            self.endpoints.forget();
+            self.netcheck.reset();
+        }
+        for key in self.peers.keys() {
+            let underlay = &self.underlay;
+            let doubtful = |path: &Path| path.uplink.map_or(unsettled, |uplink| !underlay.has_uplink(uplink));
+            let Some(peer) = self.peers.get_mut(&key) else { continue };
+            peer.doubt(doubtful, now);
+            if peer.is_active(now) {
+                self.probe(key, true, now);
+            }
+            self.settle(key, now);
+        }
     }
 
     /// The answer to [`Event::Resolve`]; empty when there is none.
@@ -81,7 +87,8 @@ impl Node {
     /// Sends what is due of the running netcheck, and concludes it when it is over.
     pub(super) fn pump_netcheck(&mut self, now: Instant) {
         for (to, tx_id) in self.netcheck.poll(&mut self.rng, now) {
-            self.transmits.push_back(Transmit::Udp { to, bytes: encode_request(tx_id).to_vec() });
+            let bytes = encode_request(tx_id).to_vec();
+            self.transmits.push_back(Transmit::Udp { path: Path::direct(to), bytes });
         }
         if let Some(report) = self.netcheck.finish(now) {
             self.conclude(&report, now);

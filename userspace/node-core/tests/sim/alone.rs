@@ -4,8 +4,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant, SystemTime};
 
 use node_core::{
-    Carry, Clock, Config, DerpState, Event, FromDerp, Node, ObservedPeer, Prefs, Slot, Transmit, Underlay,
-    Via,
+    Carry, Clock, Config, DerpState, Event, FromDerp, Hop, Node, ObservedPeer, Path, Prefs, Slot, Transmit,
+    Underlay, Uplink, Via,
 };
 use types::{DiscoPrivate, NodePrivate, NodePublic, RegionId};
 use wire::control::MapResponse;
@@ -27,6 +27,17 @@ fn node_key(tag: u8) -> NodePublic {
 
 fn disco_key(tag: u8) -> DiscoPrivate {
     DiscoPrivate::from_random([tag + 100; 32])
+}
+
+fn by(remote: &str) -> Via {
+    Via::Udp(Path::direct(addr(remote)))
+}
+
+/// One device with one address and a default route.
+fn underlay(address: &str) -> Underlay {
+    let hop = Hop { metric: 0, uplink: Uplink(2), gateway: None };
+    let routes = [("0.0.0.0/0".parse().unwrap(), [hop].into())].into();
+    Underlay { addresses: vec![address.parse().unwrap()], routes }
 }
 
 fn addr(text: &str) -> SocketAddr {
@@ -70,8 +81,7 @@ impl Alone {
         };
         let mut alone = Self { node: Node::new(config, clock, [7; 32]), now, tx: 0 };
         alone.node.handle_prefs(Prefs { want_running: true, ..prefs }, now);
-        let addresses = vec!["192.168.1.5/24".parse().unwrap()];
-        alone.node.handle_underlay(Underlay { addresses, default_v4: true, default_v6: false }, now);
+        alone.node.handle_underlay(underlay("192.168.1.5/24"), now);
         alone.map(map);
         alone.node.handle_kernel(&[], now);
         alone
@@ -110,7 +120,7 @@ impl Alone {
     }
 
     fn arrives(&mut self, from: &str, datagram: &[u8]) {
-        self.node.handle_datagram(addr(from), datagram, self.now);
+        self.node.handle_datagram(Path::direct(addr(from)), datagram, self.now);
     }
 
     /// The DISCO messages for a peer that wait to be sent: to where, and what.
@@ -118,7 +128,7 @@ impl Alone {
         let shared = SharedBox::disco(&disco_key(tag), &disco_key(1).public());
         let open = |transmit| {
             let (via, bytes) = match transmit {
-                Transmit::Udp { to, bytes } => (Via::Direct(to), bytes),
+                Transmit::Udp { path, bytes } => (Via::Udp(path), bytes),
                 Transmit::Derp { region, bytes, .. } => (Via::Derp(region), bytes),
             };
             Some((via, disco::open(&shared, &bytes).ok()?))
@@ -137,7 +147,7 @@ impl Alone {
         let is_ping = |said: &(Via, Message)| matches!(said.1, Message::Ping(_));
         let pings = self.said_to(tag).into_iter().filter(is_ping);
         pings
-            .filter_map(|(via, _)| if let Via::Direct(to) = via { Some(to.to_string()) } else { None })
+            .filter_map(|(via, _)| if let Via::Udp(path) = via { Some(path.to_string()) } else { None })
             .collect()
     }
 }
@@ -153,7 +163,7 @@ fn a_ping_is_answered_at_once_by_the_way_it_came() {
         let pong = Pong { tx_id: TxId([1; 12]), source: addr(source) };
         (via, Message::Pong(pong))
     };
-    assert!(said.contains(&pong(Via::Direct(addr("203.0.113.9:7")), "203.0.113.9:7")));
+    assert!(said.contains(&pong(by("203.0.113.9:7"), "203.0.113.9:7")));
     assert!(
         said.iter().any(|(_, message)| matches!(message, Message::Ping(_))),
         "a new source is pinged back"
@@ -201,7 +211,7 @@ fn a_call_counts_only_by_derp_and_with_the_callers_key() {
     alone.node.handle_derp(PEER_HOME, node_key(2), &call, alone.now);
     let said = alone.said_to(2);
     assert_eq!(said.len(), 1, "only the reachable one: {said:?}");
-    assert_eq!(said[0].0, Via::Direct(addr("203.0.113.9:7")));
+    assert_eq!(said[0].0, by("203.0.113.9:7"));
 }
 
 #[test]
@@ -235,7 +245,7 @@ fn an_initiation_goes_again_until_it_is_answered() {
     let mut alone = Alone::new(&map(&[peer(2, r#","Endpoints":["203.0.113.9:7"]"#)], ""), Prefs::default());
     let copies = |transmits: Vec<Transmit>| {
         let ways = transmits.into_iter().filter_map(|transmit| match transmit {
-            Transmit::Udp { to, bytes } => (bytes == initiation).then_some(Via::Direct(to)),
+            Transmit::Udp { path, bytes } => (bytes == initiation).then_some(Via::Udp(path)),
             Transmit::Derp { region, bytes, .. } => (bytes == initiation).then_some(Via::Derp(region)),
         });
         ways.collect::<Vec<Via>>()
@@ -245,7 +255,7 @@ fn an_initiation_goes_again_until_it_is_answered() {
     let carry = alone.node.handle_loopback(slot, &initiation, alone.now);
     assert_eq!(carry, Some(Carry::Derp { region: PEER_HOME, to: node_key(2) }));
     let tx_id = alone.said_to(2).into_iter().find_map(|said| match said {
-        (Via::Direct(_), Message::Ping(ping)) => Some(ping.tx_id),
+        (Via::Udp(_), Message::Ping(ping)) => Some(ping.tx_id),
         _ => None,
     });
     alone.pass(Duration::from_millis(150));
@@ -253,7 +263,7 @@ fn an_initiation_goes_again_until_it_is_answered() {
     let pong = Message::Pong(Pong { tx_id: tx_id.unwrap(), source: addr("198.51.100.7:1") });
     let pong = alone.seal(2, &pong);
     alone.arrives(way, &pong);
-    assert_eq!(copies(alone.transmits()), [Via::Direct(addr(way))], "at once by a new way");
+    assert_eq!(copies(alone.transmits()), [by(way)], "at once by a new way");
     alone.pass(Duration::from_secs(1));
     assert_eq!(copies(alone.transmits()).len(), 3, "after 200, 400 and 800 ms");
     alone.node.handle_derp(PEER_HOME, node_key(2), b"wireguard", alone.now);
@@ -375,7 +385,7 @@ fn a_name_is_looked_up_and_then_asked() {
     assert!(alone.events().contains(&Event::Resolve("derp.example.com".into())));
     alone.transmits();
     alone.node.handle_resolved("derp.example.com", &[IpAddr::from([198, 51, 100, 1])], alone.now);
-    let asked = |transmit: &Transmit| matches!(transmit, Transmit::Udp { to, .. } if *to == addr("198.51.100.1:3478"));
+    let asked = |transmit: &Transmit| matches!(transmit, Transmit::Udp { path, .. } if path.remote == addr("198.51.100.1:3478"));
     assert!(alone.transmits().iter().any(asked));
 }
 
@@ -427,12 +437,13 @@ fn an_address_gone_doubts_paths_and_is_reported() {
     let pong = Message::Pong(Pong { tx_id: tx_id.unwrap(), source: addr("203.0.113.1:1") });
     let pong = alone.seal(2, &pong);
     alone.arrives("203.0.113.9:7", &pong);
-    let current = |alone: &Alone| alone.node.peer_status(node_key(2), alone.now).unwrap().current;
+    let current = |alone: &Alone| {
+        alone.node.peer_status(node_key(2), alone.now).unwrap().current.map(|path| path.remote)
+    };
     assert_eq!(current(&alone), Some(addr("203.0.113.9:7")));
     assert_eq!(alone.node.desired().peers[&node_key(2)].endpoint, addr("203.0.113.9:7"));
     alone.events();
-    let addresses = vec!["192.168.77.5/24".parse().unwrap()];
-    alone.node.handle_underlay(Underlay { addresses, default_v4: true, default_v6: false }, alone.now);
+    alone.node.handle_underlay(underlay("192.168.77.5/24"), alone.now);
     assert_eq!(current(&alone), None);
     assert!(alone.node.desired().peers[&node_key(2)].endpoint.ip().is_loopback());
     let reported = alone.events().into_iter().find_map(|event| match event {

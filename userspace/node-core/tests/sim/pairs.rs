@@ -114,5 +114,5 @@ fn a_ping_tells_the_way() {
     world.run_for(secs(5));
     let via = |id| format!("{:?}", world.hosts[0].pings[&id].as_ref().unwrap().via);
     assert!(via(by_derp).starts_with("Derp"), "{}", via(by_derp));
-    assert!(via(direct).starts_with("Direct"), "{}", via(direct));
+    assert!(via(direct).starts_with("Udp"), "{}", via(direct));
 }

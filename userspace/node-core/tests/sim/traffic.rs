@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use node_core::{Carry, DerpState, Event, FromDerp, Slot, Transmit};
+use node_core::{Carry, DerpState, Event, FromDerp, Path, Slot, Transmit};
 use types::{NodePublic, RegionId};
 use wire::control::{MapResponse, PeerChange};
 
@@ -75,7 +75,9 @@ impl World {
                 return;
             }
             match payload {
-                Payload::Bytes(bytes) if host.is_up => host.node.handle_datagram(from, &bytes, now),
+                Payload::Bytes(bytes) if host.is_up => {
+                    host.node.handle_datagram(Path::direct(from), &bytes, now);
+                }
                 Payload::WireGuard { from: key, to, packet } if !host.drops_wireguard && to == host.key => {
                     self.receive(index, key, from, packet);
                 }
@@ -103,9 +105,9 @@ impl World {
                 return;
             } else if let Some(transmit) = host.node.poll_transmit() {
                 match transmit {
-                    Transmit::Udp { to, bytes } => {
+                    Transmit::Udp { path, bytes } => {
                         host.controller_sent += 1;
-                        self.udp(index, to, Payload::Bytes(bytes));
+                        self.udp(index, path.remote, Payload::Bytes(bytes));
                     }
                     Transmit::Derp { region, to, bytes } => {
                         self.derp(index, region, to, Payload::Bytes(bytes));
@@ -181,7 +183,7 @@ impl World {
                 assert_eq!(peer, to, "the slot is the peer's");
                 self.derp(index, region, to, payload);
             }
-            Some(Carry::Direct(addr)) => self.udp(index, addr, payload),
+            Some(Carry::Udp(path)) => self.udp(index, path.remote, payload),
             None => {}
         }
     }

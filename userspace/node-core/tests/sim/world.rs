@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant, SystemTime};
 
-use node_core::{Clock, Config, FromDerp, Node, PingError, PingId, Pong, Prefs, Underlay, Via};
+use node_core::{Clock, Config, FromDerp, Hop, Node, PingError, PingId, Pong, Prefs, Underlay, Uplink, Via};
 use types::{DiscoPrivate, NodeId, NodePrivate, NodePublic, RegionId};
 use wire::control::{DerpMap, MapResponse, Node as WireNode};
 
@@ -140,7 +140,9 @@ impl World {
             host.node.handle_map(cached, now);
         }
         let addresses = vec![format!("{}/24", host.inside.ip()).parse().unwrap()];
-        host.node.handle_underlay(Underlay { addresses, default_v4: true, default_v6: false }, now);
+        let hop = Hop { metric: 0, uplink: Uplink(2), gateway: None };
+        let routes = [("0.0.0.0/0".parse().unwrap(), [hop].into())].into();
+        host.node.handle_underlay(Underlay { addresses, routes }, now);
         self.drain(index);
     }
 
@@ -233,11 +235,11 @@ impl World {
 
     pub(crate) fn via(&self, from: usize, to: usize) -> Via {
         let status = self.hosts[from].node.peer_status(self.hosts[to].key, self.now).unwrap();
-        status.current.map_or(Via::Derp(REGION), Via::Direct)
+        status.current.map_or(Via::Derp(REGION), Via::Udp)
     }
 
     pub(crate) fn is_direct(&self, a: usize, b: usize) -> bool {
-        let direct = |a, b| matches!(self.via(a, b), Via::Direct(_));
+        let direct = |a, b| matches!(self.via(a, b), Via::Udp(path) if path.is_direct());
         direct(a, b) && direct(b, a)
     }
 

@@ -12,6 +12,8 @@ use nix::sys::socket::{
     AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrStorage, sendto, shutdown, socket,
 };
 
+use node_core::Path;
+
 use super::{datagram, set_bypass_mark};
 
 /// Raw sockets of both families.
@@ -42,8 +44,12 @@ impl RawSender {
     /// Sends one datagram; a full queue drops it, as the network might.
     ///
     /// # Errors
-    /// When there is no route, or a firewall refuses.
-    pub(crate) fn send(&self, to: SocketAddr, payload: &[u8]) -> io::Result<()> {
+    /// When there is no route, or a firewall refuses; for a path through a peer relay.
+    pub(crate) fn send(&self, path: Path, payload: &[u8]) -> io::Result<()> {
+        if !path.is_direct() {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        let to = path.remote;
         let family = match to {
             SocketAddr::V4(_) => &self.v4,
             SocketAddr::V6(_) => self.v6.as_ref().ok_or(io::ErrorKind::Unsupported)?,
