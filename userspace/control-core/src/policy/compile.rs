@@ -10,9 +10,10 @@ use std::sync::LazyLock;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use types::NodeId;
 use types::overlay::{CGNAT, CHROMEOS, EXIT_ROUTES, ULA};
-use wire::control::{FilterRule, NetPortRange, PortRange};
+use wire::control::{CapMap, FilterRule, NetPortRange, PortRange};
 
 use super::Subject;
+use super::capability;
 use super::document::{Document, Rule};
 use super::ip_set::IpSet;
 use super::term::{Definitions, Term};
@@ -30,13 +31,13 @@ static INTERNET: LazyLock<IpSet> = LazyLock::new(|| {
 
 /// Which nodes a side of a rule is about.
 #[derive(Clone, Debug)]
-enum Nodes {
+pub(super) enum Nodes {
     All,
     Only(BTreeSet<NodeId>),
 }
 
 impl Nodes {
-    fn contains(&self, id: NodeId) -> bool {
+    pub(super) fn contains(&self, id: NodeId) -> bool {
         match self {
             Self::All => true,
             Self::Only(ids) => ids.contains(&id),
@@ -46,7 +47,7 @@ impl Nodes {
 
 /// What a destination leads to.
 #[derive(Clone, Debug)]
-enum Target {
+pub(super) enum Target {
     Anything,
     Internet,
     Nets(IpSet),
@@ -55,13 +56,17 @@ enum Target {
 
 /// One rule, resolved.
 #[derive(Clone, Debug)]
-struct Resolved {
-    sources: Nodes,
+pub(super) struct Resolved {
+    pub(super) sources: Nodes,
     /// Addresses of the sources, and routes behind them where the rule means them.
-    from: IpSet,
+    pub(super) from: IpSet,
     destinations: Nodes,
-    targets: Vec<(Target, Vec<PortRange>)>,
+    /// Addresses of the destinations; filled where capabilities are given.
+    pub(super) to: IpSet,
+    pub(super) targets: Vec<(Target, Vec<PortRange>)>,
     protocols: Vec<i32>,
+    /// What the sources are granted towards the targets, instead of connections.
+    capabilities: Option<CapMap>,
 }
 
 /// All rules, resolved.
@@ -106,6 +111,10 @@ impl Compiled {
     pub fn filter(&self, subject: &Subject) -> Vec<FilterRule> {
         let mut filter: Vec<FilterRule> = Vec::new();
         for rule in &self.rules {
+            if let Some(capabilities) = &rule.capabilities {
+                filter.extend(capability::rules(rule, capabilities, subject));
+                continue;
+            }
             let dst_ports: Vec<_> = rule
                 .targets
                 .iter()
@@ -169,7 +178,7 @@ impl Resolver<'_> {
         if !others.is_empty() {
             let targets = others.into_iter().map(|(term, ports)| (self.target(&term), ports)).collect();
             let (sources, from) = self.sources(&rule.sources);
-            resolved.push(self.resolved(sources, from, targets, &rule.protocols));
+            resolved.push(self.resolved(sources, from, targets, rule));
         }
         if !own.is_empty() {
             for devices in self.devices_by_user(&rule.sources) {
@@ -177,7 +186,7 @@ impl Resolver<'_> {
                     |(_, ports): &(Term, Vec<PortRange>)| (Target::Devices(devices.clone()), ports.clone());
                 let from = self.addresses(&devices);
                 let targets = own.iter().map(target).collect();
-                resolved.push(self.resolved(Nodes::Only(devices.clone()), from, targets, &rule.protocols));
+                resolved.push(self.resolved(Nodes::Only(devices.clone()), from, targets, rule));
             }
         }
         resolved
@@ -188,7 +197,7 @@ impl Resolver<'_> {
         sources: Nodes,
         from: IpSet,
         targets: Vec<(Target, Vec<PortRange>)>,
-        protocols: &[i32],
+        rule: &Rule,
     ) -> Resolved {
         let destinations = if targets.iter().any(|(target, _)| matches!(target, Target::Anything)) {
             Nodes::All
@@ -203,7 +212,23 @@ impl Resolver<'_> {
             };
             Nodes::Only(self.subjects.iter().filter(leads).map(|subject| subject.id).collect())
         };
-        Resolved { sources, from, destinations, targets, protocols: protocols.to_vec() }
+        let capabilities = rule.capabilities.clone();
+        let to = if capabilities.is_some() { self.target_set(&targets) } else { IpSet::default() };
+        let protocols = rule.protocols.clone();
+        Resolved { sources, from, destinations, to, targets, protocols, capabilities }
+    }
+
+    fn target_set(&self, targets: &[(Target, Vec<PortRange>)]) -> IpSet {
+        let mut set = IpSet::default();
+        for (target, _) in targets {
+            match target {
+                Target::Anything => set.extend(&self.everywhere()),
+                Target::Internet => set.extend(&INTERNET),
+                Target::Nets(nets) => set.extend(nets),
+                Target::Devices(devices) => set.extend(&self.addresses(devices)),
+            }
+        }
+        set
     }
 
     fn sources(&self, terms: &[Term]) -> (Nodes, IpSet) {
@@ -211,6 +236,7 @@ impl Resolver<'_> {
         for term in terms {
             match term {
                 Term::Any => from.extend(&self.everywhere()),
+                Term::Everyone => EXIT_ROUTES.into_iter().for_each(|net| from.insert(net)),
                 Term::Nets(set) => {
                     ids.extend(
                         self.subjects.iter().filter(|subject| subject.is_in(set)).map(|subject| subject.id),
@@ -224,7 +250,7 @@ impl Resolver<'_> {
                 }
             }
         }
-        let all = terms.contains(&Term::Any);
+        let all = terms.contains(&Term::Any) || terms.contains(&Term::Everyone);
         (if all { Nodes::All } else { Nodes::Only(ids) }, from)
     }
 
@@ -259,7 +285,7 @@ impl Resolver<'_> {
             Term::Tag(tag) => subject.tags.contains(tag),
             Term::Member => subject.tags.is_empty(),
             Term::Tagged => !subject.tags.is_empty(),
-            Term::Any => true,
+            Term::Any | Term::Everyone => true,
             Term::Own | Term::Internet | Term::Nets(_) => false,
         };
         self.subjects.iter().filter(named).map(|subject| subject.id).collect()

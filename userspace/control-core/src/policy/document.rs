@@ -6,13 +6,13 @@ use ipnet::IpNet;
 use jsonc_parser::ast::Value;
 use jsonc_parser::common::Ranged;
 use types::overlay::EXIT_ROUTES;
-use wire::control::PortRange;
+use wire::control::{CapMap, PortRange};
 
 use super::reader::{Entry, PolicyError, Reader, Text};
 use super::term::{Definitions, Term, has_ports, nets, protocols};
 
 /// The sections understood so far; a file may leave out any of them.
-const SECTIONS: [&str; 5] = ["acls", "groups", "hosts", "tagOwners", "autoApprovers"];
+pub(super) const SECTIONS: [&str; 6] = ["acls", "grants", "groups", "hosts", "tagOwners", "autoApprovers"];
 
 /// The whole file.
 #[derive(Clone, Debug, Default)]
@@ -24,12 +24,14 @@ pub(super) struct Document {
     pub(super) exit_approvers: Vec<Term>,
 }
 
-/// One entry of `acls`.
+/// One entry of `acls`, or what an entry of `grants` allows by one protocol, or which capabilities it gives.
 #[derive(Clone, Debug)]
 pub(super) struct Rule {
     pub(super) sources: Vec<Term>,
+    /// With ports, and without any where capabilities are given.
     pub(super) destinations: Vec<(Term, Vec<PortRange>)>,
     pub(super) protocols: Vec<i32>,
+    pub(super) capabilities: Option<CapMap>,
 }
 
 impl Document {
@@ -56,6 +58,12 @@ impl Document {
         }
         if let Some(value) = section("autoApprovers") {
             document.read_approvers(reader, value)?;
+        }
+        if let Some(value) = section("grants") {
+            for (value, field) in reader.elements(value, "grants")? {
+                let rules = document.grant(reader, value, &field)?;
+                document.rules.extend(rules);
+            }
         }
         if let Some(value) = section("acls") {
             for (value, field) in reader.elements(value, "acls")? {
@@ -153,10 +161,14 @@ impl Document {
         };
         let sources = self.sources(reader, required("src")?)?;
         let destinations = self.destinations(reader, required("dst")?, &sources, &protocols)?;
-        Ok(Rule { sources, destinations, protocols })
+        Ok(Rule { sources, destinations, protocols, capabilities: None })
     }
 
-    fn sources(&self, reader: Reader<'_>, entry: &Entry<'_, '_>) -> Result<Vec<Term>, PolicyError> {
+    pub(super) fn sources(
+        &self,
+        reader: Reader<'_>,
+        entry: &Entry<'_, '_>,
+    ) -> Result<Vec<Term>, PolicyError> {
         let source = |text: Text<'_>| match self.definitions.term(text.value) {
             Ok(Term::Own | Term::Internet) => {
                 Err(reader.wrong(&text, format!("{:?} not valid on the src side of a rule", text.value)))

@@ -1,11 +1,14 @@
 //! The policy: who may reach whom.
 //!
 //! `reader` and `document` turn the file into checked `term`s; `compile` resolves them against the network into an
-//! [`ip_set`] of sources and a filter for each node. Without a file everything is allowed. Deliberately not here yet:
-//! grants, tests, posture, SSH; their sections are refused by name, never ignored.
+//! [`ip_set`] of sources and a filter for each node. Without a file every connection is allowed and no capability is
+//! granted, as with Tailscale. Deliberately not here yet: tests, posture, SSH, `via`; they are refused by name, never
+//! ignored.
 
+mod capability;
 mod compile;
 mod document;
+mod grant;
 pub mod ip_set;
 mod reader;
 mod term;
@@ -73,6 +76,7 @@ impl Policy {
             sources: vec![Term::Any],
             destinations: vec![(Term::Any, vec![PortRange::ANY])],
             protocols: Vec::new(),
+            capabilities: None,
         };
         Self { document: Document { rules: vec![rule], ..Document::default() } }
     }
@@ -109,7 +113,7 @@ impl Policy {
             }
             Term::Tag(tag) => tags.contains(tag),
             Term::Member => tags.is_empty(),
-            Term::Any | Term::Tagged | Term::Own | Term::Internet | Term::Nets(_) => false,
+            Term::Any | Term::Everyone | Term::Tagged | Term::Own | Term::Internet | Term::Nets(_) => false,
         })
     }
 }

@@ -3,6 +3,7 @@
 use jsonc_parser::ast::{Array, Object, Value};
 use jsonc_parser::common::{Range, Ranged};
 use jsonc_parser::{CollectOptions, ParseOptions, parse_to_ast};
+use wire::control::Raw;
 
 /// What is wrong with a policy file, and where.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -122,9 +123,52 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// A list of objects, as JSON without comments; numbers as they stand there.
+    pub(super) fn objects(self, value: &Value<'a>, field: &str) -> Result<Vec<Raw>, PolicyError> {
+        let object = |(value, field): (&Value<'a>, String)| match value {
+            Value::Object(_) => {
+                let mut text = String::new();
+                write_json(value, &mut text);
+                let raw = serde_json::from_str(&text);
+                raw.map_err(|error| self.error(value.range(), &field, format!("not valid JSON: {error}")))
+            }
+            other => Err(self.error(other.range(), &field, "expected an object { ... }")),
+        };
+        self.elements(value, field)?.into_iter().map(object).collect()
+    }
+
     /// A list of strings.
     pub(super) fn texts<'v>(self, value: &'v Value<'a>, field: &str) -> Result<Vec<Text<'v>>, PolicyError> {
         self.elements(value, field)?.into_iter().map(|(value, field)| self.text(value, &field)).collect()
+    }
+}
+
+/// Appends a value's plain JSON.
+fn write_json(value: &Value<'_>, out: &mut String) {
+    let string = |text: &str| serde_json::Value::from(text).to_string();
+    match value {
+        Value::NullKeyword(_) => out.push_str("null"),
+        Value::BooleanLit(literal) => out.push_str(if literal.value { "true" } else { "false" }),
+        Value::NumberLit(literal) => out.push_str(literal.value),
+        Value::StringLit(literal) => out.push_str(&string(&literal.value)),
+        Value::Array(array) => {
+            out.push('[');
+            for (index, element) in array.elements.iter().enumerate() {
+                out.push_str(if index == 0 { "" } else { "," });
+                write_json(element, out);
+            }
+            out.push(']');
+        }
+        Value::Object(object) => {
+            out.push('{');
+            for (index, property) in object.properties.iter().enumerate() {
+                out.push_str(if index == 0 { "" } else { "," });
+                out.push_str(&string(property.name.as_str()));
+                out.push(':');
+                write_json(&property.value, out);
+            }
+            out.push('}');
+        }
     }
 }
 

@@ -28,6 +28,8 @@ pub(super) enum Term {
     Tagged,
     /// `autogroup:self`: the devices of the very user who is the source.
     Own,
+    /// `autogroup:danger-all`, as a source only: whoever it is, also from outside the overlay.
+    Everyone,
     /// `autogroup:internet`: what exit nodes lead to.
     Internet,
     /// A host, address, prefix or range.
@@ -54,8 +56,9 @@ impl Definitions {
                 "tagged" => Ok(Term::Tagged),
                 "self" => Ok(Term::Own),
                 "internet" => Ok(Term::Internet),
+                "danger-all" => Ok(Term::Everyone),
                 _ => Err(format!(
-                    "autogroup {text:?} is not understood; known are member, tagged, self, internet"
+                    "autogroup {text:?} is not understood; known are member, tagged, self, internet, danger-all"
                 )),
             };
         }
@@ -106,7 +109,7 @@ pub(super) fn nets(text: &str) -> Option<IpSet> {
 }
 
 /// `*`, `N` or `N-M`.
-fn ports(text: &str) -> Result<PortRange, String> {
+pub(super) fn ports(text: &str) -> Result<PortRange, String> {
     if text == "*" {
         return Ok(PortRange::ANY);
     }
