@@ -1,6 +1,6 @@
 //! What the loader tells the programs at run time.
 
-/// Value of the `CONFIG` map. All zero is valid: nothing is steered, nothing traced.
+/// Value of the `CONFIG` map. All zero is valid: nothing is steered, relayed or traced.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Config {
@@ -8,6 +8,10 @@ pub struct Config {
     pub wireguard_port: [u8; 2],
     /// UDP port the controller's own sockets are bound to, network order.
     pub controller_port: [u8; 2],
+    /// UDP port of the peer relay, network order; zero: this machine relays nothing.
+    pub relay_port: [u8; 2],
+    /// UDP port of a STUN server beside the relay's port, network order; zero: none.
+    pub stun_port: [u8; 2],
     /// [`TRACE_ON`], [`TRACE_DROPS`], or zero.
     pub trace: u32,
     /// Trace only packets from or to this IPv4 address; zero with `trace_v6` zero: all packets.

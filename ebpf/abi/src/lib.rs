@@ -15,10 +15,10 @@ mod reason;
 pub use config::{Config, Object, TRACE_DROPS, TRACE_ON};
 pub use filter::{AddressKey, PairKey, PortRange, Side, Span};
 pub use flow::{FlowKey, FlowRegion, FlowTimes, PeerKey};
-pub use reason::{Counter, Program, REASONS, Reason, Verdict};
+pub use reason::{Counter, Hook, Next, Program, REASONS, Reason, Verdict};
 
 /// Folder of the pins below `/sys/fs/bpf/underpass`. Any change of a map's layout or meaning needs a new one.
-pub const PIN_VERSION: &str = "v1";
+pub const PIN_VERSION: &str = "v2";
 
 /// Distinct prefixes of one filter, sources and destinations together; the maps hold two generations.
 pub const MAX_PREFIXES: u32 = 65_536;

@@ -13,11 +13,38 @@ pub enum Program {
     FromTunnel = 1,
     /// Tunnel egress: remembers outbound flows, so that their replies pass.
     IntoTunnel = 2,
+    /// Underlay ingress ahead of the stack, where the driver can: says which program a packet is for.
+    Underlay = 3,
+    /// Behind `underlay`: answers DISCO pings.
+    Disco = 4,
+    /// Behind `underlay`: forwards between the two ends of a relay session.
+    Relay = 5,
+    /// Behind `underlay`: answers STUN binding requests.
+    Stun = 6,
+}
+
+/// The kernel's hook a program is written for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Hook {
+    /// XDP, in the driver.
+    Xdp,
+    /// TC on the way in.
+    Ingress,
+    /// TC on the way out.
+    Egress,
 }
 
 impl Program {
     /// Every program.
-    pub const ALL: [Self; 3] = [Self::Steer, Self::FromTunnel, Self::IntoTunnel];
+    pub const ALL: [Self; 7] = [
+        Self::Steer,
+        Self::FromTunnel,
+        Self::IntoTunnel,
+        Self::Underlay,
+        Self::Disco,
+        Self::Relay,
+        Self::Stun,
+    ];
 
     /// The program's name: its symbol in the object, its pin and its metric label.
     pub const fn name(self) -> &'static str {
@@ -25,6 +52,45 @@ impl Program {
             Self::Steer => "steer",
             Self::FromTunnel => "from_tunnel",
             Self::IntoTunnel => "into_tunnel",
+            Self::Underlay => "underlay",
+            Self::Disco => "disco",
+            Self::Relay => "relay",
+            Self::Stun => "stun",
+        }
+    }
+
+    /// Where it runs.
+    pub const fn hook(self) -> Hook {
+        match self {
+            Self::Steer | Self::FromTunnel => Hook::Ingress,
+            Self::IntoTunnel => Hook::Egress,
+            Self::Underlay | Self::Disco | Self::Relay | Self::Stun => Hook::Xdp,
+        }
+    }
+}
+
+/// Position in the `NEXT` map: the programs that `underlay` jumps to. An empty place means that the stack gets the packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u32)]
+pub enum Next {
+    /// [`Program::Disco`]: DISCO to the WireGuard port.
+    Disco = 0,
+    /// [`Program::Relay`]: Geneve to the relay port.
+    Relay = 1,
+    /// [`Program::Stun`]: STUN requests to the relay port or the STUN port.
+    Stun = 2,
+}
+
+impl Next {
+    /// Every place.
+    pub const ALL: [Self; 3] = [Self::Disco, Self::Relay, Self::Stun];
+
+    /// The program of this place.
+    pub const fn program(self) -> Program {
+        match self {
+            Self::Disco => Program::Disco,
+            Self::Relay => Program::Relay,
+            Self::Stun => Program::Stun,
         }
     }
 }
@@ -36,6 +102,8 @@ pub enum Verdict {
     Pass,
     /// To the controller's socket, untouched.
     Deliver,
+    /// Out of a device again, rewritten: an answer, or on to where it goes.
+    Send,
     /// Nowhere.
     Drop,
 }

@@ -10,6 +10,7 @@ const DISCO_HEADER: usize = 6 + 32 + 24;
 /// RFC 8489 section 5.
 const STUN_HEADER: usize = 20;
 const STUN_COOKIE: u32 = 0x2112_a442;
+const STUN_BINDING_REQUEST: u32 = 0x0001;
 const STUN_BINDING_SUCCESS: u32 = 0x0101;
 const STUN_BINDING_ERROR: u32 = 0x0111;
 
@@ -49,6 +50,15 @@ pub fn classify(frame: &impl Frame, offset: usize, len: usize) -> Class {
     }
 }
 
+/// Whether the `len` bytes of UDP payload at `offset` are a STUN binding request, as far as its header tells.
+#[inline(always)]
+pub fn is_stun_request(frame: &impl Frame, offset: usize, len: usize) -> bool {
+    let Some([first, second]) = frame.words::<2>(offset) else { return false };
+    len >= STUN_HEADER
+        && u32::from_be(first) >> 16 == STUN_BINDING_REQUEST
+        && u32::from_be(second) == STUN_COOKIE
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -79,6 +89,17 @@ mod tests {
         check(DISCO, 62, Class::Disco);
         check(DISCO, 61, Class::Other);
         check(&DISCO[..5], 62, Class::Other);
+    }
+
+    #[test]
+    fn a_stun_request_is_known_by_type_cookie_and_length() {
+        let request = |kind, len| {
+            let mut payload = [0; 20];
+            payload[..8].copy_from_slice(&[0, kind, 0, 0, 0x21, 0x12, 0xa4, 0x42]);
+            is_stun_request(&Bytes(&payload[..len]), 0, len)
+        };
+        assert!(request(1, 20));
+        assert!(!request(1, 19) && !request(1, 7) && !request(2, 20));
     }
 
     #[test]

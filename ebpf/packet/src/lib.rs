@@ -16,10 +16,12 @@ mod frame;
 mod ip;
 pub mod proto;
 mod steer;
+mod udp;
 
-pub use classify::{Class, classify};
+pub use classify::{Class, classify, is_stun_request};
 pub use filter::{Lookups, decide};
 pub use flow::{outbound, reply_of};
-pub use frame::{Bytes, Frame};
+pub use frame::{Bytes, BytesMut, Frame, FrameMut};
 pub use ip::{Ip, Piece};
-pub use steer::{Found, for_controller};
+pub use steer::{Found, Ports, for_controller, next};
+pub use udp::Datagram;

@@ -1,16 +1,14 @@
-//! Which packets of an underlay are for the controller.
+//! Which packets of an underlay are for the controller, and which for another program.
 
-use abi::{Family, Reason};
+use abi::{Next, Reason};
 
-use crate::{Class, Frame, Ip, Piece, classify, proto};
+use crate::{Class, Datagram, Frame, classify, is_stun_request};
 
 /// A datagram for the controller: addresses and ports are needed to find its socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Found {
-    /// The network header.
-    pub ip: Ip,
-    /// Source port, network order.
-    pub source_port: [u8; 2],
+    /// Where it came from and where it goes.
+    pub datagram: Datagram,
     /// [`Reason::Disco`] or [`Reason::Stun`].
     pub reason: Reason,
 }
@@ -19,27 +17,45 @@ pub struct Found {
 /// neither DISCO nor STUN is ever that long.
 #[inline(always)]
 pub fn for_controller(frame: &impl Frame, wireguard_port: [u8; 2]) -> Option<Found> {
-    let ip = Ip::parse(frame).ok()?;
-    if ip.protocol != proto::UDP || ip.piece != Piece::Whole || !ip.holds(8) {
+    let datagram = Datagram::parse(frame)?;
+    if datagram.destination_port != wireguard_port {
         return None;
     }
-    // An extension-less header is all we ever steer; IPv4 options are left to the stack.
-    if ip.family == Family::V4 && ip.transport != 20 {
-        return None;
-    }
-    let [ports, length] = frame.words::<2>(ip.transport)?;
-    let ports = ports.to_ne_bytes();
-    if [ports[2], ports[3]] != wireguard_port {
-        return None;
-    }
-    let length = (u32::from_be(length) >> 16) as usize;
-    if length < 8 || !ip.holds(length) {
-        return None;
-    }
-    let reason = match classify(frame, ip.transport + 8, length - 8) {
+    let reason = match classify(frame, datagram.payload, datagram.len) {
         Class::Disco => Reason::Disco,
         Class::Stun => Reason::Stun,
         Class::WireGuard(_) | Class::Other => return None,
     };
-    Some(Found { ip, source_port: [ports[0], ports[1]], reason })
+    Some(Found { datagram, reason })
+}
+
+/// The UDP ports on which this machine is something, in network order; zero: it is not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ports {
+    /// WireGuard, DISCO and answers to our STUN requests.
+    pub wireguard: [u8; 2],
+    /// The peer relay: Geneve, and STUN.
+    pub relay: [u8; 2],
+    /// STUN alone.
+    pub stun: [u8; 2],
+}
+
+/// The program a packet is for; `None` leaves it to the stack.
+#[inline(always)]
+pub fn next(frame: &impl Frame, ports: &Ports) -> Option<(Datagram, Next)> {
+    let datagram = Datagram::parse(frame)?;
+    let Datagram { destination_port, payload, len, .. } = datagram;
+    if destination_port == [0; 2] {
+        return None;
+    }
+    let next = if destination_port == ports.wireguard {
+        (classify(frame, payload, len) == Class::Disco).then_some(Next::Disco)?
+    } else if destination_port == ports.relay {
+        if is_stun_request(frame, payload, len) { Next::Stun } else { Next::Relay }
+    } else if destination_port == ports.stun {
+        is_stun_request(frame, payload, len).then_some(Next::Stun)?
+    } else {
+        return None;
+    };
+    Some((datagram, next))
 }

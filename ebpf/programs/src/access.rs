@@ -1,15 +1,16 @@
 //! The only access to packet memory.
 //!
-//! Reads go through `bpf_skb_load_bytes_relative` at the network header. That works on devices with and without a link
-//! header, behind VLAN tags, and on packets whose headers are not in linear memory, and needs no bounds proof.
+//! In TC, reads go through `bpf_skb_load_bytes_relative` at the network header. That works on devices with and without a link
+//! header, behind VLAN tags, and on packets whose headers are not in linear memory, and needs no bounds proof. In XDP there is the frame itself: each access is compared with its end first,
+//! in a way the verifier follows.
 
 use aya_ebpf::{
     EbpfContext as _,
     bindings::bpf_hdr_start_off::BPF_HDR_START_NET,
-    helpers::generated::{bpf_ktime_get_coarse_ns, bpf_skb_load_bytes_relative},
-    programs::TcContext,
+    helpers::generated::{bpf_ktime_get_coarse_ns, bpf_skb_load_bytes_relative, bpf_xdp_get_buff_len},
+    programs::{TcContext, XdpContext},
 };
-use packet::Frame;
+use packet::{Frame, FrameMut};
 
 /// A TC context as a frame.
 pub struct Skb<'a>(pub &'a TcContext);
@@ -43,6 +44,74 @@ impl Frame for Skb<'_> {
     fn reaches(&self, end: usize) -> bool {
         self.load::<u8>(end.wrapping_sub(1)).is_some()
     }
+}
+
+/// Bytes of an Ethernet header without tags.
+pub const ETHERNET: usize = 14;
+/// The farthest that an offset can be: the verifier knows no packet pointer beyond 64 KiB.
+const REACH: usize = 0x3fff;
+
+/// An XDP context as a frame behind its Ethernet header.
+pub struct Ethernet<'a>(&'a XdpContext);
+
+impl<'a> Ethernet<'a> {
+    /// An untagged frame of IPv4 or IPv6; anything else is the stack's.
+    ///
+    /// A tag that the driver took off is invisible here, which is why devices with VLANs on them have no XDP.
+    #[inline(always)]
+    pub fn untagged(ctx: &'a XdpContext) -> Option<Self> {
+        const IPV4: u16 = 0x0800_u16.to_be();
+        const IPV6: u16 = 0x86dd_u16.to_be();
+        let kind = Self::place(ctx, 12, 2)? as *const u16;
+        // SAFETY: within the frame, as just proved, and at an even address.
+        matches!(unsafe { kind.read() }, IPV4 | IPV6).then_some(Self(ctx))
+    }
+
+    /// The address of `bytes` bytes at `offset` from the frame's first byte, if they are in its first page.
+    #[inline(always)]
+    fn place(ctx: &XdpContext, offset: usize, bytes: usize) -> Option<usize> {
+        if offset > REACH {
+            return None;
+        }
+        // Opaque to the compiler, so that what is compared is what is used: the verifier knows registers, not sums.
+        let place = opaque(ctx.data() + offset);
+        (place + bytes <= ctx.data_end()).then_some(place)
+    }
+}
+
+impl Frame for Ethernet<'_> {
+    #[inline(always)]
+    fn words<const N: usize>(&self, offset: usize) -> Option<[u32; N]> {
+        let place = Self::place(self.0, ETHERNET + offset, 4 * N)? as *const [u32; N];
+        // SAFETY: within the frame, as just proved. Words of a frame are aligned to two bytes; the machine does not care, and
+        // the compiler's target has no loads that say so.
+        Some(unsafe { place.read() })
+    }
+
+    #[inline(always)]
+    fn reaches(&self, end: usize) -> bool {
+        // SAFETY: the context is valid as long as the program runs. All pages count.
+        unsafe { bpf_xdp_get_buff_len(self.0.ctx) >= (ETHERNET + end) as u64 }
+    }
+}
+
+impl FrameMut for Ethernet<'_> {
+    #[inline(always)]
+    fn set_words<const N: usize>(&mut self, offset: usize, words: [u32; N]) -> Option<()> {
+        let place = Self::place(self.0, ETHERNET + offset, 4 * N)? as *mut [u32; N];
+        // SAFETY: as for reading; the frame is ours alone until the program ends.
+        unsafe { place.write(words) };
+        Some(())
+    }
+}
+
+/// The same value, of which the compiler knows nothing.
+#[inline(always)]
+fn opaque(mut value: usize) -> usize {
+    // A move rather than nothing: the kernel refuses two source lines at one instruction.
+    // SAFETY: a register is copied to itself.
+    unsafe { core::arch::asm!("{0} = {0}", inout(reg) value, options(pure, nomem, nostack, preserves_flags)) };
+    value
 }
 
 /// Time since boot in nanoseconds, without suspend, as of the last tick.

@@ -8,7 +8,7 @@
     internal_features,
     reason = "the BPF target has the atomic add, but core's atomics do not offer it"
 )]
-#![feature(core_intrinsics)]
+#![feature(core_intrinsics, asm_experimental_arch)]
 
 mod access;
 mod flows;
@@ -17,6 +17,7 @@ mod into_tunnel;
 mod maps;
 mod socket;
 mod steer;
+mod underlay;
 mod verdict;
 
 /// `bpf_fib_lookup` is for GPL programs only; this crate and what it links are dual-licensed for that.

@@ -4,13 +4,13 @@
 
 use abi::{
     AddressKey, Config, Counter, FLOW_REGIONS, FlowKey, FlowRegion, FlowTimes, MAX_ATTACHMENTS, MAX_FLOWS,
-    MAX_PAIRS, MAX_PEER_PREFIXES, MAX_PREFIXES, MAX_RANGES, Object, PairKey, PeerKey, PortRange, Program,
+    MAX_PAIRS, MAX_PEER_PREFIXES, MAX_PREFIXES, MAX_RANGES, Next, Object, PairKey, PeerKey, PortRange, Program,
     REASONS, Span,
 };
 use aya_ebpf::{
     bindings::BPF_F_NO_PREALLOC,
     macros::map,
-    maps::{Array, HashMap, LpmTrie, PerCpuArray},
+    maps::{Array, HashMap, LpmTrie, PerCpuArray, ProgramArray},
 };
 
 /// Ports and trace switches.
@@ -52,6 +52,10 @@ pub static FLOW_REGION: Array<FlowRegion> = Array::with_max_entries(FLOW_REGIONS
 /// Which peer an address is routed to.
 #[map]
 pub static PEERS: LpmTrie<PeerKey, u32> = LpmTrie::with_max_entries(MAX_PEER_PREFIXES, 0);
+
+/// The programs that `underlay` jumps to.
+#[map]
+pub static NEXT: ProgramArray = ProgramArray::with_max_entries(Next::ALL.len() as u32, 0);
 
 /// Packets and bytes by program and reason.
 #[map]

@@ -38,12 +38,12 @@ struct FibQuery {
 /// Gives the packet to the socket bound to `port` (network order); the answer says how that went.
 #[inline(always)]
 pub fn deliver(ctx: &TcContext, found: &Found, port: [u8; 2]) -> Reason {
-    if !is_for_us(ctx, &found.ip) {
+    if !is_for_us(ctx, &found.datagram.ip) {
         return Reason::Transit;
     }
-    let (sport, dport) = (u16::from_ne_bytes(found.source_port), u16::from_ne_bytes(port));
-    let Ip { source: saddr, destination: daddr, .. } = found.ip;
-    let socket = match found.ip.family {
+    let (sport, dport) = (u16::from_ne_bytes(found.datagram.source_port), u16::from_ne_bytes(port));
+    let Ip { source: saddr, destination: daddr, .. } = found.datagram.ip;
+    let socket = match found.datagram.ip.family {
         Family::V4 => lookup(ctx, TupleV4 { saddr: saddr[0], daddr: daddr[0], sport, dport }),
         Family::V6 => lookup(ctx, TupleV6 { saddr, daddr, sport, dport }),
     };

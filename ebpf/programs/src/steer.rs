@@ -23,7 +23,7 @@ pub fn steer(ctx: TcContext) -> i32 {
         return TC_ACT_UNSPEC;
     };
     let reason: Reason = socket::deliver(&ctx, &found, config.controller_port);
-    trace(&ctx, &config, Program::Steer, &found.ip, reason);
+    trace(&ctx, &config, Program::Steer, &found.datagram.ip, reason);
     conclude(&ctx, Program::Steer, reason)
 }
 

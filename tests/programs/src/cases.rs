@@ -2,12 +2,13 @@
 
 use std::net::IpAddr;
 
+use abi::Next;
 use dataplane::Reason;
 use ipnet::IpNet;
 use node_core::filter::{Destination, Filter, Rule};
 use packet::proto::{ICMP, ICMPV6, IGMP, SCTP, TCP, TSMP, UDP};
 
-use crate::packets::{disco, ip, stun, tcp, udp, wireguard};
+use crate::packets::{disco, geneve, ip, stun, tcp, udp, wireguard};
 
 /// One packet and what becomes of it.
 pub struct Case {
@@ -19,11 +20,25 @@ pub struct Case {
     pub want: Option<Reason>,
 }
 
+/// One packet on an underlay, and the program that `underlay` hands it to.
+pub struct Dispatch {
+    /// What it shows.
+    pub name: &'static str,
+    /// From the IP header on.
+    pub packet: Vec<u8>,
+    /// None: the stack.
+    pub want: Option<Next>,
+}
+
 /// A protocol number that a rule of [`filter`] opens, and one that none opens.
 const OPENED: u8 = 116;
 const CLOSED: u8 = 127;
 /// The WireGuard port of the `steer` cases.
 pub const PORT: u16 = 41641;
+/// The peer relay's port of the [`underlay`] cases.
+pub const RELAY_PORT: u16 = 7777;
+/// The STUN port of the [`underlay`] cases.
+pub const STUN_PORT: u16 = 3478;
 
 /// The filter of Tailscale's tests, without its node capabilities (which the control plane's rules no longer need).
 pub fn filter() -> Filter {
@@ -247,6 +262,43 @@ pub fn steer() -> Vec<Case> {
         let mut packet = packet.clone();
         packet[byte] = value;
         cases.push(Case { name, packet, want: None });
+    }
+    cases
+}
+
+/// Packets on an underlay of a node that is a relay too, with the ports of this file.
+pub fn underlay() -> Vec<Dispatch> {
+    let request = stun(0x0001);
+    let mut cases = Vec::new();
+    for (source, destination) in [("192.0.2.2", "192.0.2.1"), ("2001:db8::2", "2001:db8::1")] {
+        let mut add = |name, port, payload: &[u8], want| {
+            let packet = ip(address(source), address(destination), UDP, &udp(5000, port, payload));
+            cases.push(Dispatch { name, packet, want });
+        };
+        add("DISCO", PORT, &disco(100), Some(Next::Disco));
+        add("DISCO cut short", PORT, &disco(61), None);
+        add("WireGuard data", PORT, &wireguard(4, 128), None);
+        add("a handshake", PORT, &wireguard(1, 148), None);
+        add("an answer to our STUN request", PORT, &stun(0x0101), None);
+        add("a STUN request to the WireGuard port", PORT, &request, None);
+        add("Geneve to the relay", RELAY_PORT, &geneve(0x7a12, 5, &wireguard(4, 64)), Some(Next::Relay));
+        add("anything to the relay", RELAY_PORT, b"noise", Some(Next::Relay));
+        add("STUN to the relay", RELAY_PORT, &request, Some(Next::Stun));
+        add("STUN to the STUN port", STUN_PORT, &request, Some(Next::Stun));
+        add("a STUN answer to the STUN port", STUN_PORT, &stun(0x0101), None);
+        add("DISCO to the STUN port", STUN_PORT, &disco(100), None);
+        add("STUN to port 0, where nothing is", 0, &request, None);
+        add("STUN to another port", 3479, &request, None);
+        let packet = ip(address(source), address(destination), TCP, &udp(5000, PORT, &disco(100)));
+        cases.push(Dispatch { name: "the same bytes in TCP", packet, want: None });
+    }
+    let packet = ip(address("192.0.2.2"), address("192.0.2.1"), UDP, &udp(5000, PORT, &disco(100)));
+    for (name, byte, value) in
+        [("a first fragment", 6, 0x20), ("a later fragment", 7, 10), ("IPv4 options", 0, 0x46)]
+    {
+        let mut packet = packet.clone();
+        packet[byte] = value;
+        cases.push(Dispatch { name, packet, want: None });
     }
     cases
 }

@@ -12,7 +12,11 @@ pub mod tables;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 
-use dataplane::{Program, Programs, Reason, Verdict};
+use dataplane::{Hook, Program, Programs, Reason, Verdict};
+
+/// What a program returns for "pass" and "drop".
+const TC_CODES: [i32; 2] = [-1, 2];
+const XDP_CODES: [i32; 2] = [2, 1];
 
 /// Says why a test cannot run here; tests return then.
 pub fn skipped(test: &str) -> bool {
@@ -37,7 +41,8 @@ pub fn judge(programs: &Programs, program: Program, packet: &[u8]) -> Option<Rea
     assert!(moved.len() <= 1, "one packet counted twice: {moved:?}");
     let reason = moved.first().copied();
     let dropped = reason.is_some_and(|reason| reason.verdict() == Verdict::Drop);
-    assert_eq!(code, if dropped { 2 } else { -1 }, "{reason:?} has its verdict");
+    let codes = if program.hook() == Hook::Xdp { XDP_CODES } else { TC_CODES };
+    assert_eq!(code, codes[usize::from(dropped)], "{reason:?} has its verdict");
     reason
 }
 

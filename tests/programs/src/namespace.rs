@@ -82,6 +82,14 @@ impl Namespace {
             .expect("a rule counts")
     }
 
+    /// Whether an XDP program is attached to a device in its driver, as `ip` tells.
+    pub fn is_native_xdp(&self, device: &str) -> bool {
+        let arguments = ["-j", "link", "show", device].map(str::to_owned);
+        let shown = self.run(move || Command::new("ip").args(arguments).output().expect("ip runs"));
+        let json: serde_json::Value = serde_json::from_slice(&shown.stdout).expect("ip prints JSON");
+        json[0]["xdp"]["mode"] == 1
+    }
+
     /// Joins this namespace to `other` by a veth pair with these names, and brings both ends up.
     pub fn join(&self, name: &str, other: &Self, other_name: &str) {
         let place = format!("/proc/{}/task/{}/ns/net", std::process::id(), other.tid);

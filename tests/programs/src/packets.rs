@@ -53,6 +53,15 @@ pub fn wireguard(kind: u8, len: usize) -> Vec<u8> {
     headed(&[kind], len)
 }
 
+/// A Geneve header of this protocol and VNI, and what it carries (tailscale `net/packet/geneve.go`).
+pub fn geneve(protocol: u16, vni: u32, payload: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![0, 0];
+    bytes.extend(protocol.to_be_bytes());
+    bytes.extend((vni << 8).to_be_bytes());
+    bytes.extend(payload);
+    bytes
+}
+
 /// The packet behind an Ethernet header, as the kernel's test-run wants it.
 pub fn ethernet(packet: &[u8]) -> Vec<u8> {
     let kind: [u8; 2] =

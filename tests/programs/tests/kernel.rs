@@ -52,6 +52,23 @@ fn the_kernel_recognizes_every_steering_case_as_the_host_does() {
     });
 }
 
+/// What it hands over meets the tails' own tests; what it does not know, and what has no tail, passes as it came.
+#[test]
+fn the_underlay_program_leaves_what_is_not_its_own() {
+    with_programs("the_underlay_program_leaves_what_is_not_its_own", |programs| {
+        programs.set_ports(cases::PORT, 9).expect("the map takes them");
+        for case in cases::underlay() {
+            for length in (14..=case.packet.len()).filter(|length| case.want.is_none() || *length < 28) {
+                let frame = ethernet(&case.packet[..length]);
+                let result = programs.test_packet(Program::Underlay, &frame).expect("it runs");
+                assert_eq!(result, (XDP_PASS, frame), "{} at {length}", case.name);
+            }
+        }
+    });
+}
+
+const XDP_PASS: i32 = 2;
+
 #[test]
 fn without_a_filter_and_with_an_empty_one_nothing_new_comes_in() {
     with_programs("without_a_filter_and_with_an_empty_one_nothing_new_comes_in", |programs| {

@@ -9,7 +9,7 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use dataplane::{Mechanism, Origin, Program, Programs, Reason};
+use dataplane::{Mechanism, NoXdp, Origin, Program, Programs, Reason};
 use programs::cases::{PORT, address};
 use programs::namespace::{Namespace, wait_for};
 use programs::packets::{disco, stun, wireguard};
@@ -254,6 +254,14 @@ fn a_restart_finds_the_program_attached_and_leaves_it() {
     assert_eq!(receive(&controller).0, disco(120), "without any process holding the program");
 }
 
+/// As if another version's programs were there.
+fn forget_version(pins: &std::path::Path) {
+    let object = aya::maps::MapData::from_pin(pins.join("map_OBJECT")).expect("pinned");
+    let object = aya::maps::Map::from_map_data(object).expect("a map");
+    let mut object = aya::maps::Array::<_, abi::Object>::try_from(object).expect("an array");
+    object.set(0, abi::Object { hash: [7; 32] }, 0).expect("writable");
+}
+
 /// What a start of another version finds: everything as this one left it, but for the object's hash.
 #[test]
 fn another_version_takes_the_place_of_the_programs_and_keeps_the_filter() {
@@ -271,11 +279,7 @@ fn another_version_takes_the_place_of_the_programs_and_keeps_the_filter() {
             (programs.generation().expect("readable"), programs.attachments().expect("readable"))
         };
         let before = state(&programs);
-        let object = aya::maps::MapData::from_pin(pins.join("map_OBJECT")).expect("pinned");
-        let object = aya::maps::Map::from_map_data(object).expect("a map");
-        let mut object = aya::maps::Array::<_, abi::Object>::try_from(object).expect("an array");
-        object.set(0, abi::Object { hash: [7; 32] }, 0).expect("writable");
-
+        forget_version(&pins);
         let programs = Programs::load_or_adopt(DEVICE).expect("replaced");
         assert_eq!(programs.origin(), Origin::Replaced);
         assert_eq!(Programs::load_or_adopt(DEVICE).expect("adopted").origin(), Origin::Adopted);
@@ -357,4 +361,85 @@ fn the_trace_shows_what_was_dropped_and_why() {
     assert_eq!((record.program, record.reason), (Program::FromTunnel, Reason::NoFilter));
     assert_eq!((record.source.0, record.source.1), (address(PEER[0]), 7000));
     assert_eq!((record.destination.0, record.destination.1), (address(NODE[0]), PORT));
+}
+
+#[test]
+fn xdp_is_attached_natively_beside_steer_adopted_and_taken_off_again() {
+    if skipped("xdp_is_attached_natively_beside_steer_adopted_and_taken_off_again") {
+        return;
+    }
+    let site = Site::new();
+    let ifindex = site.node.ifindex("under0");
+    let mechanisms = move |programs: &Programs| {
+        let found = programs.attachments().expect("readable");
+        let of = |program| found.iter().find(|a| a.program == program).map(|a| a.mechanism);
+        (of(Program::Underlay), of(Program::Steer))
+    };
+    let both = (Some(Mechanism::Xdp), Some(Mechanism::of_kernel()));
+    site.node.run(move || {
+        let mut programs = Programs::load_or_adopt(DEVICE).expect("adopted");
+        assert_eq!(programs.attach_xdp(ifindex).expect("no failure"), Ok(()));
+        assert_eq!(mechanisms(&programs), both);
+        let mut restarted = Programs::load_or_adopt(DEVICE).expect("adopted");
+        assert_eq!(restarted.attach_xdp(ifindex).expect("no failure"), Ok(()), "there already");
+        assert_eq!(mechanisms(&restarted), both);
+    });
+    let controller = site.bind(WILDCARDS[0], CONTROLLER);
+    site.send(0, disco(120));
+    assert_eq!(receive(&controller).0, disco(120), "through XDP, then steered");
+    assert!(site.node.is_native_xdp("under0"));
+    site.node.run(move || {
+        let mut programs = Programs::load_or_adopt(DEVICE).expect("adopted");
+        programs.detach_xdp(ifindex).expect("detached");
+        assert_eq!(mechanisms(&programs), (None, both.1));
+    });
+    assert!(!site.node.is_native_xdp("under0"));
+}
+
+#[test]
+fn another_version_takes_the_place_of_xdp_without_a_gap() {
+    if skipped("another_version_takes_the_place_of_xdp_without_a_gap") {
+        return;
+    }
+    let site = Site::new();
+    let ifindex = site.node.ifindex("under0");
+    let pins = site.pins();
+    site.node.run(move || {
+        let mut programs = Programs::load_or_adopt(DEVICE).expect("adopted");
+        assert_eq!(programs.attach_xdp(ifindex).expect("no failure"), Ok(()));
+        forget_version(&pins);
+        let replaced = Programs::load_or_adopt(DEVICE).expect("replaced");
+        assert_eq!(replaced.origin(), Origin::Replaced);
+        assert!(replaced.attachments().expect("readable").iter().any(|a| a.mechanism == Mechanism::Xdp));
+    });
+    let controller = site.bind(WILDCARDS[0], CONTROLLER);
+    site.send(0, disco(120));
+    assert_eq!(receive(&controller).0, disco(120));
+}
+
+#[test]
+fn a_device_without_native_xdp_and_a_foreign_program_are_left_to_tc() {
+    if skipped("a_device_without_native_xdp_and_a_foreign_program_are_left_to_tc") {
+        return;
+    }
+    let site = Site::new();
+    site.node.ip("link add bridge0 type bridge");
+    let attach = |device: &str| {
+        let ifindex = site.node.ifindex(device);
+        site.node.run(move || {
+            let mut programs = Programs::load_or_adopt(DEVICE).expect("adopted");
+            programs.attach_xdp(ifindex).expect("no failure")
+        })
+    };
+    assert_eq!(attach("bridge0"), Err(NoXdp::Driver));
+    // Somebody else's: here, that of another node of the same namespace.
+    let ifindex = site.node.ifindex("under0");
+    site.node.run(move || {
+        let mut stranger = Programs::load_or_adopt("stranger").expect("the programs load");
+        assert_eq!(stranger.attach_xdp(ifindex).expect("no failure"), Ok(()));
+    });
+    assert_eq!(attach("under0"), Err(NoXdp::Foreign));
+    assert!(site.node.is_native_xdp("under0"), "the stranger's program stays");
+    site.node.run(|| Programs::remove_all("stranger").expect("removed"));
+    assert_eq!(attach("under0"), Ok(()));
 }

@@ -1,16 +1,18 @@
 //! Attaching programs to devices, and finding them attached.
 //!
 //! TCX where the kernel has it (6.6): a link, pinned, which nobody else can detach and which is moved to another version of
-//! a program in one step. Before that a clsact filter, which has no link: we choose its priority and handle, so it is found
+//! a program in one step. XDP is always such a link, and always native: where the driver or somebody else's program is in the
+//! way it is not attached, and `steer` does everything in TC. Before TCX there is a clsact filter, which has no link: we choose its priority and handle, so it is found
 //! again, replaced in place and removed; the `CLSACT` map remembers on which devices. An empty clsact qdisc is left behind,
 //! because somebody else may use it.
 
+use std::os::fd::AsFd as _;
 use std::path::Path;
 
-use abi::Program;
-use aya::programs::links::{FdLink, LinkType, PinnedLink};
+use abi::{Hook, Program};
+use aya::programs::links::{FdLink, LinkType};
 use aya::programs::tc::{self, NlOptions, SchedClassifierLink, TcAttachOptions, TcError, TcHandle};
-use aya::programs::{LinkOrder, SchedClassifier, TcAttachType};
+use aya::programs::{LinkOrder, TcAttachType};
 use aya::util::KernelVersion;
 
 use crate::error::{chain, errno};
@@ -25,6 +27,8 @@ const CLSACT_PRIORITY: u16 = 0x5550;
 /// How a program is attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Mechanism {
+    /// A pinned bpf_link on the driver's XDP hook.
+    Xdp,
     /// A pinned bpf_link (Linux 6.6 and newer).
     Tcx,
     /// A classifier of the clsact qdisc.
@@ -32,7 +36,7 @@ pub enum Mechanism {
 }
 
 impl Mechanism {
-    /// What this kernel offers.
+    /// What this kernel offers for TC programs.
     pub fn of_kernel() -> Self {
         let has_links = KernelVersion::current().is_ok_and(|kernel| kernel >= KernelVersion::new(6, 6, 0));
         if has_links { Self::Tcx } else { Self::Clsact }
@@ -48,6 +52,35 @@ pub struct Attachment {
     pub program: Program,
     /// How.
     pub mechanism: Mechanism,
+}
+
+/// Why a device has no XDP of ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
+pub enum NoXdp {
+    /// Bridges, VLANs, tunnels, PPP, and some network cards.
+    #[error("its driver has no native XDP")]
+    Driver,
+    /// It keeps its place.
+    #[error("another XDP program is attached")]
+    Foreign,
+    /// Or too few queues; the kernel's text does not come with a link.
+    #[error("its driver refuses XDP with its present MTU, queues or offloads")]
+    Settings,
+}
+
+impl NoXdp {
+    /// What the kernel's refusal means (`net/core/dev.c`, `dev_xdp_attach`, and the drivers' `ndo_bpf`).
+    fn from_errno(error: &std::io::Error) -> Option<Self> {
+        use nix::errno::Errno;
+        match Errno::from_raw(error.raw_os_error()?) {
+            Errno::EOPNOTSUPP => Some(Self::Driver),
+            Errno::EBUSY | Errno::EEXIST => Some(Self::Foreign),
+            Errno::EINVAL | Errno::ERANGE | Errno::ENOSPC | Errno::ENOTCONN | Errno::E2BIG => {
+                Some(Self::Settings)
+            }
+            _ => None,
+        }
+    }
 }
 
 impl Programs {
@@ -69,6 +102,38 @@ impl Programs {
         self.attach(Program::Steer, ifindex)
     }
 
+    /// Attaches `underlay` to a device ahead of `steer`, natively. Does nothing where it is attached already; says why it
+    /// cannot be where it cannot.
+    ///
+    /// # Errors
+    /// As [`Self::attach_tunnel`].
+    pub fn attach_xdp(&mut self, ifindex: u32) -> Result<Result<(), NoXdp>, Error> {
+        let path = self.pins.link(Program::Underlay, ifindex);
+        let program = self.program(Program::Underlay)?;
+        let failed = Error::attach(Program::Underlay, ifindex);
+        let program_fd = program.fd().map_err(|error| failed(chain(&error)))?;
+        match live_link(ifindex, &path)? {
+            Some(running) if running == program.id() => return Ok(Ok(())),
+            Some(_) => {
+                link::update(&path, program_fd.as_fd()).map_err(|error| failed(error.to_string()))?;
+                return Ok(Ok(()));
+            }
+            None => pins::remove(&path)?,
+        }
+        match link::attach_xdp(program_fd.as_fd(), ifindex, &path) {
+            Ok(()) => Ok(Ok(())),
+            Err(error) => NoXdp::from_errno(&error).map(Err).ok_or_else(|| failed(error.to_string())),
+        }
+    }
+
+    /// Takes `underlay` off a device; `steer` stays.
+    ///
+    /// # Errors
+    /// When the pin cannot be removed.
+    pub fn detach_xdp(&mut self, ifindex: u32) -> Result<(), Error> {
+        remove_link(&self.pins.link(Program::Underlay, ifindex))
+    }
+
     /// Takes every program of ours off a device; fine if the device or the programs are gone.
     ///
     /// # Errors
@@ -87,8 +152,9 @@ impl Programs {
     pub fn attachments(&self) -> Result<Vec<Attachment>, Error> {
         let mut found = Vec::new();
         for (program, ifindex, path) in self.pins.links()? {
-            if self.live_link(program, ifindex, &path)?.is_some() {
-                found.push(Attachment { ifindex, program, mechanism: Mechanism::Tcx });
+            if live_link(ifindex, &path)?.is_some() {
+                let mechanism = if program.hook() == Hook::Xdp { Mechanism::Xdp } else { Mechanism::Tcx };
+                found.push(Attachment { ifindex, program, mechanism });
             }
         }
         for entry in self.maps.clsact.iter() {
@@ -108,8 +174,15 @@ impl Programs {
 
     /// Moves everything attached to the programs just loaded, each in one step.
     pub(crate) fn reattach(&mut self) -> Result<(), Error> {
-        for (program, ifindex, _) in self.pins.links()? {
-            self.attach(program, ifindex)?;
+        for (program, ifindex, path) in self.pins.links()? {
+            if live_link(ifindex, &path)?.is_none() {
+                pins::remove(&path)?;
+            } else if program.hook() == Hook::Xdp {
+                // It is attached: nothing can be in the way.
+                _ = self.attach_xdp(ifindex)?;
+            } else {
+                self.attach(program, ifindex)?;
+            }
         }
         for attachment in self.attachments()? {
             if attachment.mechanism == Mechanism::Clsact {
@@ -135,23 +208,21 @@ impl Programs {
             gone_is_fine(self.maps.clsact.remove(&ifindex)).map_err(Error::map("CLSACT"))?;
             return Err(Error::attach(program, ifindex)("there is no such device".to_owned()));
         };
-        match Mechanism::of_kernel() {
-            Mechanism::Tcx => self.attach_tcx(program, ifindex, &name),
-            Mechanism::Clsact => self.attach_clsact(program, ifindex, &name),
+        if Mechanism::of_kernel() == Mechanism::Tcx {
+            self.attach_tcx(program, ifindex, &name)
+        } else {
+            self.attach_clsact(program, ifindex, &name)
         }
     }
 
     fn attach_tcx(&self, program: Program, ifindex: u32, name: &str) -> Result<(), Error> {
         let failed = Error::attach(program, ifindex);
         let path = self.pins.link(program, ifindex);
-        let mut loaded = self.program(program)?;
-        let id = loaded.info().map_err(|error| failed(chain(&error)))?.id();
-        if let Some((link, running)) = self.live_link(program, ifindex, &path)? {
-            if running != id {
-                let link = SchedClassifierLink::try_from(link).map_err(|error| failed(chain(&error)))?;
-                let moved = loaded.attach_to_link(link).map_err(|error| failed(chain(&error)))?;
-                // Taken out of the program, which would detach it when it goes out of scope; the pin keeps it.
-                loaded.take_link(moved).map_err(|error| failed(chain(&error)))?;
+        let mut loaded = self.classifier(program)?;
+        if let Some(running) = live_link(ifindex, &path)? {
+            if running != self.program(program)?.id() {
+                let fd = loaded.fd().map_err(|error| failed(chain(&error)))?;
+                link::update(&path, fd.as_fd()).map_err(|error| failed(error.to_string()))?;
             }
             return Ok(());
         }
@@ -171,22 +242,6 @@ impl Programs {
         Ok(())
     }
 
-    /// The pinned link, if it still holds a program on that device, and the id of that program.
-    fn live_link(&self, program: Program, ifindex: u32, path: &Path) -> Result<Option<(FdLink, u32)>, Error> {
-        match path.try_exists() {
-            Ok(true) => {}
-            Ok(false) => return Ok(None),
-            Err(error) => return Err(pin_error(path, &error)),
-        }
-        let failed = Error::attach(program, ifindex);
-        let link = FdLink::from(PinnedLink::from_pin(path).map_err(|error| failed(chain(&error)))?);
-        let running = link.info().map_err(|error| failed(chain(&error)))?.program_id();
-        let Some(name) = interface(ifindex) else { return Ok(None) };
-        let (_, attached) =
-            SchedClassifier::query_tcx(&name, direction(program)).map_err(|error| failed(chain(&error)))?;
-        Ok(attached.iter().any(|info| info.id() == running).then_some((link, running)))
-    }
-
     fn attach_clsact(&mut self, program: Program, ifindex: u32, name: &str) -> Result<(), Error> {
         let failed = Error::attach(program, ifindex);
         // Written first: a crash in between leaves a note too much, never a filter that nobody removes.
@@ -198,7 +253,7 @@ impl Programs {
             Err(TcError::NetlinkError(error)) if error.raw_os_error() == Some(nix::Error::EEXIST as i32) => {}
             Err(error) => return Err(failed(chain(&error))),
         }
-        let mut loaded = self.program(program)?;
+        let mut loaded = self.classifier(program)?;
         let place = classifier(program, name).map_err(|error| failed(error.to_string()))?;
         let attached = match loaded.attach_to_link(place) {
             Err(error) if errno(&error) == Some(nix::Error::ENOENT as i32) => {
@@ -224,6 +279,15 @@ impl Programs {
     }
 }
 
+/// The id of the program that the pinned link holds on that device; none if the device is gone or there is no pin.
+fn live_link(ifindex: u32, path: &Path) -> Result<Option<u32>, Error> {
+    match link::held(path) {
+        Ok(held) => Ok((held.ifindex == ifindex).then_some(held.program)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(pin_error(path, &error)),
+    }
+}
+
 /// Detaches the link and removes its pin. A link whose device is gone, or no link at all, is as good as detached.
 fn remove_link(path: &Path) -> Result<(), Error> {
     if let Err(error) = link::detach(path) {
@@ -233,9 +297,9 @@ fn remove_link(path: &Path) -> Result<(), Error> {
 }
 
 fn direction(program: Program) -> TcAttachType {
-    match program {
-        Program::Steer | Program::FromTunnel => TcAttachType::Ingress,
-        Program::IntoTunnel => TcAttachType::Egress,
+    match program.hook() {
+        Hook::Egress => TcAttachType::Egress,
+        Hook::Ingress | Hook::Xdp => TcAttachType::Ingress,
     }
 }
 

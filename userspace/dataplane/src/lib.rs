@@ -21,9 +21,9 @@ mod pins;
 mod reconcile;
 mod trace;
 
-pub use abi::{Program, Reason, Verdict};
+pub use abi::{Hook, Program, Reason, Verdict};
 pub use apply::{Applier, Cause, Failure, peers, remove_rules};
-pub use attach::{Attachment, Mechanism};
+pub use attach::{Attachment, Mechanism, NoXdp};
 pub use compile::{Compiled, compile};
 pub use counters::Count;
 pub use error::Error;

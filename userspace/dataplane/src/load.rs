@@ -7,12 +7,16 @@
 
 use std::time::Duration;
 
-use abi::{Program, TRACE_DROPS, TRACE_ON};
-use aya::programs::{ProgramError, SchedClassifier, TestRun as _, TestRunOptions};
+use abi::{Hook, Next, Program, TRACE_DROPS, TRACE_ON};
+use aya::maps::ProgramArray;
+use aya::programs::{
+    ProgramError, ProgramInfo, SchedClassifier, TestRun as _, TestRunOptions, TestRunResult, Xdp,
+};
 use aya::{Ebpf, EbpfLoader};
+use aya_obj::programs::XdpAttachType;
 
 use crate::error::{chain, errno};
-use crate::maps::{Maps, NAMES};
+use crate::maps::{Maps, NAMES, gone_is_fine};
 use crate::pins::{self, Pins};
 use crate::{Error, TraceReader, TraceSettings, object};
 
@@ -118,24 +122,40 @@ impl Programs {
     /// # Errors
     /// When the record buffer cannot be opened; needs a tokio runtime.
     pub fn trace_reader(&self) -> Result<TraceReader, Error> {
-        let program = self.program(Program::FromTunnel)?;
-        let id = program.info().map_err(|error| Error::Trace(chain(&error)))?.id();
-        TraceReader::open(id)
+        TraceReader::open(self.program(Program::FromTunnel)?.id())
     }
 
     /// Runs a program on a packet with an Ethernet header, `repeat` times, without a device: its return code and the mean
-    /// time a run takes.
+    /// time a run takes. Only the first run of a program that rewrites sees the packet as it is here.
     ///
     /// # Errors
-    /// When the kernel refuses the packet (it must hold an Ethernet header).
+    /// When the kernel refuses the packet (it must hold an Ethernet header), or the object has no such program.
     pub fn test_run(&self, program: Program, packet: &[u8], repeat: u32) -> Result<(i32, Duration), Error> {
         let options = TestRunOptions { data_in: Some(packet), repeat, ..Default::default() };
-        let result = self.program(program)?.test_run(options).map_err(|error| Error::Attach {
-            program: program.name(),
-            ifindex: 0,
-            cause: chain(&error),
-        })?;
+        let result = self.run(program, options)?;
         Ok((result.return_value as i32, result.duration))
+    }
+
+    /// Runs a program once on a packet with an Ethernet header: its return code and what it made of the packet.
+    ///
+    /// # Errors
+    /// As [`Self::test_run`].
+    pub fn test_packet(&self, program: Program, packet: &[u8]) -> Result<(i32, Vec<u8>), Error> {
+        let mut made = vec![0; packet.len() + 512];
+        let options =
+            TestRunOptions { data_in: Some(packet), data_out: Some(&mut made), ..Default::default() };
+        let result = self.run(program, options)?;
+        made.truncate(result.data_size_out as usize);
+        Ok((result.return_value as i32, made))
+    }
+
+    fn run(&self, program: Program, options: TestRunOptions<'_>) -> Result<TestRunResult, Error> {
+        let result = match program.hook() {
+            Hook::Xdp => Xdp::from_pin(self.pins.program(program), XdpAttachType::Interface)
+                .and_then(|program| program.test_run(options)),
+            Hook::Ingress | Hook::Egress => self.classifier(program)?.test_run(options),
+        };
+        result.map_err(|error| Error::attach(program, 0)(chain(&error)))
     }
 
     /// Takes everything away that [`Self::load_or_adopt`] and attaching made for `device` in this namespace.
@@ -151,7 +171,13 @@ impl Programs {
     }
 
     /// The loaded program, from its pin.
-    pub(crate) fn program(&self, program: Program) -> Result<SchedClassifier, Error> {
+    pub(crate) fn program(&self, program: Program) -> Result<ProgramInfo, Error> {
+        let path = self.pins.program(program);
+        ProgramInfo::from_pin(&path).map_err(|error| Error::Pin { path, cause: chain(&error) })
+    }
+
+    /// The loaded TC program, from its pin.
+    pub(crate) fn classifier(&self, program: Program) -> Result<SchedClassifier, Error> {
         let path = self.pins.program(program);
         SchedClassifier::from_pin(&path).map_err(|error| Error::Pin { path, cause: chain(&error) })
     }
@@ -191,10 +217,24 @@ fn pin(ebpf: &mut Ebpf, pins: &Pins) -> Result<(), Error> {
     pin_programs(ebpf, pins)
 }
 
+/// Pins the programs, and puts those that `underlay` jumps to into their places.
 fn pin_programs(ebpf: &mut Ebpf, pins: &Pins) -> Result<(), Error> {
     for program in Program::ALL {
-        let loaded = classifier(ebpf, program)?;
+        let Some(loaded) = ebpf.program_mut(program.name()) else { continue };
         pins::replace(&pins.program(program), |path| loaded.pin(path).map_err(|error| chain(&error)))?;
+    }
+    let missing = || Error::Load("the object has no map NEXT".to_owned());
+    let mut places =
+        ProgramArray::try_from(ebpf.take_map("NEXT").ok_or_else(missing)?).map_err(Error::map("NEXT"))?;
+    for next in Next::ALL {
+        let changed = match ebpf.program(next.program().name()) {
+            Some(loaded) => {
+                let loaded = loaded.fd().map_err(|error| Error::Load(chain(&error)))?;
+                places.set(next as u32, loaded, 0)
+            }
+            None => gone_is_fine(places.clear_index(&(next as u32))),
+        };
+        changed.map_err(Error::map("NEXT"))?;
     }
     Ok(())
 }
@@ -202,21 +242,23 @@ fn pin_programs(ebpf: &mut Ebpf, pins: &Pins) -> Result<(), Error> {
 /// The object in the kernel, every program verified.
 fn verified(loader: &mut EbpfLoader<'_>) -> Result<Ebpf, Error> {
     let mut ebpf = loader.load(object::bytes()).map_err(|error| refused(chain(&error)))?;
-    for program in Program::ALL {
-        classifier(&mut ebpf, program)?.load().map_err(|error| match errno(&error) {
+    for (name, program) in ebpf.programs_mut() {
+        verify(program).map_err(|error| match errno(&error) {
             Some(errno) if errno == nix::Error::EPERM as i32 => {
                 Error::NotPermitted { doing: "loading eBPF programs" }
             }
-            _ => Error::Load(format!("{}: {}", program.name(), verdict(&error))),
+            _ => Error::Load(format!("{name}: {}", verdict(&error))),
         })?;
     }
     Ok(ebpf)
 }
 
-fn classifier(ebpf: &mut Ebpf, program: Program) -> Result<&mut SchedClassifier, Error> {
-    let missing = || Error::Load(format!("the object has no program {}", program.name()));
-    let found = ebpf.program_mut(program.name()).ok_or_else(missing)?;
-    found.try_into().map_err(|error: ProgramError| Error::Load(chain(&error)))
+fn verify(program: &mut aya::programs::Program) -> Result<(), ProgramError> {
+    match program {
+        aya::programs::Program::Xdp(program) => program.load(),
+        aya::programs::Program::SchedClassifier(program) => program.load(),
+        _ => Err(ProgramError::UnexpectedProgramType),
+    }
 }
 
 /// The verifier's verdict is the end of its log; all of it is thousands of lines.

@@ -11,7 +11,7 @@ use crate::error::chain;
 use crate::pins::Pins;
 
 /// Every map that the loader pins, by its name in the object.
-pub(crate) const NAMES: [&str; 13] = [
+pub(crate) const NAMES: [&str; 14] = [
     "CONFIG",
     "GENERATION",
     "HOSTS",
@@ -22,6 +22,7 @@ pub(crate) const NAMES: [&str; 13] = [
     "FLOW_RING",
     "FLOW_REGION",
     "PEERS",
+    "NEXT",
     "COUNTERS",
     "OBJECT",
     "CLSACT",

@@ -1,6 +1,6 @@
 //! Where a node's programs live between its processes: one folder of the BPF file system a device and network namespace.
 //!
-//! `/sys/fs/bpf/underpass/v1/<device>@<netns inode>/` holds `map_<NAME>`, `program_<name>` and `link_<name>_<ifindex>`. The
+//! `/sys/fs/bpf/underpass/v2/<device>@<netns inode>/` holds `map_<NAME>`, `program_<name>` and `link_<name>_<ifindex>`. The
 //! namespace's inode is in the name because bpffs is shared by all network namespaces, interface names and indices are
 //! not. Deliberately not here: what is in the pins.
 

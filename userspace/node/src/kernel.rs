@@ -370,7 +370,7 @@ fn explain(failure: dataplane::Failure, port: u16) -> Error {
 fn mechanism() -> &'static str {
     match Mechanism::of_kernel() {
         Mechanism::Tcx => "tcx",
-        Mechanism::Clsact => "clsact",
+        Mechanism::Clsact | Mechanism::Xdp => "clsact",
     }
 }
 

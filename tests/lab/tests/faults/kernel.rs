@@ -64,7 +64,7 @@ fn a_missing_bpf_file_system_is_mounted() -> anyhow::Result<()> {
     let mounts = std::fs::read_to_string(format!("{process}/mounts"))?;
     let mounted = mounts.lines().filter(|line| line.contains(" /sys/fs/bpf bpf ")).count();
     assert_eq!(mounted, 1, "{mounts}");
-    let pins = std::fs::read_dir(format!("{process}/root/sys/fs/bpf/underpass/v1"))?.count();
+    let pins = std::fs::read_dir(format!("{process}/root/sys/fs/bpf/underpass/v2"))?.count();
     assert_eq!(pins, 1);
     Ok(())
 }
