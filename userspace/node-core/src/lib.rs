@@ -14,6 +14,7 @@
 //! | `peers`, `peer`, `paths`, `origin`, `score` | a peer's candidates, pings, trust and choice |
 //! | `disco`, `rng` | boxes a key, random bytes from the seed |
 //! | `endpoints`, `netcheck`, `report`, `derp_home` | our own candidates, STUN, the home region |
+//! | `explain` | why a path is used, for people |
 //! | `desired`, `routes`, `rules`, `filter` | what the kernel should be |
 //! | `slots`, `timers`, `health`, `status` | loopback addresses, wakes, warnings, the local API's view |
 //!
@@ -24,6 +25,7 @@ mod derp_home;
 mod desired;
 mod disco;
 mod endpoints;
+mod explain;
 pub mod filter;
 mod health;
 mod input;
@@ -48,6 +50,7 @@ mod underlay;
 
 pub use desired::{Desired, DesiredPeer};
 pub use endpoints::Endpoint;
+pub use explain::{Explanation, Verdict, Way};
 pub use health::Warning;
 pub use input::{Clock, Config, DerpState, ObservedPeer, Prefs};
 pub use node::{Node, Whois};

@@ -32,7 +32,6 @@ impl Origin {
     }
 
     /// Who named it, for people.
-    #[expect(dead_code, reason = "the explanation of a choice shows it")]
     pub(crate) fn names(&self) -> impl Iterator<Item = &'static str> {
         [
             (self.in_map, "netmap"),

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use types::Vni;
 use wire::disco::TxId;
 
+use crate::explain::{Verdict, Way};
 use crate::origin::Origin;
 use crate::output::{PingId, Via};
 use crate::path::Path;
@@ -304,6 +305,33 @@ impl Paths {
             (self.best, self.trusted_until) = (None, None);
             self.elect(now);
         }
+    }
+
+    /// Every path with what is known of it; the verdict is the one it has while the trusted path is used.
+    pub(crate) fn explain(&self, now: Instant) -> Vec<Way> {
+        let used = self.trusted(now);
+        let used_score = used.and_then(|path| self.score(path));
+        let ways = self.trials.iter().map(|(path, trial)| {
+            let score = trial.score(path.remote);
+            let verdict = match (score, used_score) {
+                _ if used == Some(*path) => Verdict::Best,
+                (Some(score), Some(used)) if trial.is_confirmed(now) => Verdict::against(score, used),
+                (Some(_), _) => Verdict::Silent,
+                (None, _) if trial.last_ping.is_some() => Verdict::NeverAnswered,
+                (None, _) => Verdict::Untried,
+            };
+            let sources = self.origins.get(&(path.remote, path.vni)).map(|origin| origin.names().collect());
+            Way {
+                via: Via::Udp(*path),
+                sources: sources.unwrap_or_default(),
+                pinged: trial.last_ping.map(|at| now.saturating_duration_since(at)),
+                answered: trial.pong.map(|(at, _)| now.saturating_duration_since(at)),
+                latency: trial.pong.map(|(_, latency)| latency),
+                score,
+                verdict,
+            }
+        });
+        ways.collect()
     }
 
     fn is_trusted(&self, now: Instant) -> bool {

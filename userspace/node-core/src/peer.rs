@@ -10,6 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use types::{DiscoPublic, NodeId, NodePublic, RegionId};
 
+use crate::explain::{Explanation, Verdict, Way};
 use crate::input::ObservedPeer;
 use crate::output::Via;
 use crate::path::Path;
@@ -276,6 +277,32 @@ impl Peer {
         self.held = self.held.filter(|held| !doubtful(&held.path));
         self.paths.doubt(doubtful, now);
         self.blocked = Blocked::default();
+    }
+
+    /// Every way to it, and why it is used or not.
+    pub(crate) fn explain(&self, now: Instant) -> Explanation {
+        let mut ways = self.paths.explain(now);
+        let wanted = self.wanted(now);
+        for way in &mut ways {
+            way.verdict = match way.verdict {
+                verdict if verdict == Verdict::Best && self.is_blocked(now) => Verdict::Blocked,
+                _ if self.held.is_some() && wanted.map(Via::Udp) == Some(way.via) => Verdict::Trial,
+                verdict => verdict,
+            };
+        }
+        let relayed = if wanted.is_some() { Verdict::NotNeeded } else { Verdict::LastResort };
+        ways.extend(self.region().map(|region| Way {
+            via: Via::Derp(region),
+            sources: vec![if self.home.is_some() { "home region" } else { "heard there" }],
+            pinged: None,
+            answered: None,
+            latency: None,
+            score: None,
+            verdict: relayed,
+        }));
+        ways.sort_by_key(|way| (!way.verdict.is_used(), way.score.is_none(), way.score));
+        let kernel = self.kernel.as_ref().and_then(|kernel| kernel.endpoint);
+        Explanation { ways, kernel, active: self.is_active(now) }
     }
 
     pub(crate) fn counters(&self) -> Option<(u64, u64, Option<SystemTime>)> {

@@ -6,12 +6,11 @@ use std::time::Instant;
 
 use ipnet::IpNet;
 use jiff::Timestamp;
-use node_core::{Node, Path};
+use node_core::Node;
 use types::RegionId;
 use wire::control::{DerpMap, Node as WireNode, Time};
 use wire::local::{
-    EngineStatus, NetworkMap, PathReport, PeerPaths, PeerStatus, PeerStatusLite, Status, TailnetStatus,
-    WhoIsResponse,
+    EngineStatus, NetworkMap, PeerStatus, PeerStatusLite, Status, TailnetStatus, WhoIsResponse,
 };
 
 use crate::local_api::Whom;
@@ -145,34 +144,6 @@ pub(crate) fn network_map(node: &Node, machine_key: types::MachinePublic) -> Opt
         domain: map.domain,
         user_profiles: map.user_profiles.iter().map(|user| (user.id, user.clone())).collect(),
     })
-}
-
-/// Every path to every peer.
-pub(crate) fn paths(node: &Node, now: Instant) -> Vec<PeerPaths> {
-    let peer_paths = |peer: &WireNode| {
-        let connection = node.peer_status(peer.key, now)?;
-        let derp = connection.relay.map(|region| format!("derp:{region}"));
-        let direct = connection.candidates.iter().map(|addr| PathReport {
-            endpoint: addr.to_string(),
-            source: if peer.endpoints.contains(addr) { "netmap" } else { "ping" }.into(),
-            latency_seconds: None,
-            trusted: connection.current == Some(Path::direct(*addr)),
-        });
-        let relayed = derp.iter().map(|derp| PathReport {
-            endpoint: derp.clone(),
-            source: "derp".into(),
-            latency_seconds: None,
-            trusted: connection.current.is_none(),
-        });
-        let current = connection.current.map(|path| path.to_string());
-        Some(PeerPaths {
-            peer: peer.key,
-            name: peer.name.clone(),
-            current: current.or(derp.clone()).unwrap_or_default(),
-            paths: direct.chain(relayed).collect(),
-        })
-    };
-    node.peers().filter_map(peer_paths).collect()
 }
 
 /// The short name of a region, empty when there is none.

@@ -35,6 +35,7 @@ mod kernel;
 pub mod local_api;
 mod login;
 mod metrics;
+mod paths;
 mod pings;
 mod plane;
 mod queue;

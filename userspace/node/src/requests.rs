@@ -16,12 +16,12 @@ use wire::local::{
     DataPlane, DropCount, LoginProfile, Netcheck, NetworkProfile, PeerStatus, Status, TraceLine,
 };
 
-use crate::answers;
 use crate::daemon::Daemon;
 use crate::kernel::Command;
 use crate::local_api::{Refusal, Reply, Request, VERSION, Watch};
 use crate::metrics::{Gauges, ProgramCount, render};
 use crate::settings::check;
+use crate::{answers, paths};
 
 /// How long an answer waits for the programs' counters: their reader may be busy with a large change.
 const COUNTERS_WAIT: Duration = Duration::from_millis(500);
@@ -65,7 +65,9 @@ impl Daemon {
             Request::Profile { reply } => _ = reply.send(self.profile()),
             Request::Metrics { reply } => self.send_metrics(reply),
             Request::Netcheck { reply } => _ = reply.send(self.netcheck()),
-            Request::Paths { reply } => _ = reply.send(answers::paths(&self.node, now)),
+            Request::Paths { peer, reply } => {
+                _ = reply.send(paths::report(&self.node, peer, &self.underlay.devices, now));
+            }
             Request::Trace { peer, drops, reply } => self.trace(peer, drops, reply),
             Request::ReloadConfig { reply } => {
                 let response = self.reload_config(now);

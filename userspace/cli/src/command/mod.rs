@@ -9,6 +9,7 @@ mod logout;
 mod metrics;
 mod netcheck;
 mod node;
+mod paths;
 mod peer;
 mod ping;
 mod relay;

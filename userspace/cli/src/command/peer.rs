@@ -3,9 +3,11 @@
 use std::net::IpAddr;
 
 use anyhow::{Context, bail};
+use types::NodePublic;
 use wire::local::{PeerStatus, Status};
 
 use super::status::name;
+use crate::client::Client;
 
 /// The address to use for `text`, and whether it is this node's own.
 pub(super) async fn address(status: &Status, text: &str) -> anyhow::Result<(IpAddr, bool)> {
@@ -32,6 +34,13 @@ fn is_called(status: &Status, node: &PeerStatus, text: &str) -> bool {
     name(status, node).eq_ignore_ascii_case(text) || full.eq_ignore_ascii_case(text.trim_end_matches('.'))
 }
 
+/// The node key of the peer that `text` means.
+pub(super) async fn key(node: &Client, text: &str) -> anyhow::Result<NodePublic> {
+    let status = node.status(true).await?;
+    let (addr, _) = address(&status, text).await?;
+    Ok(by_address(&status, addr).with_context(|| format!("no peer has {addr}"))?.public_key)
+}
+
 /// The node, ours or a peer, that has `addr`.
 pub(super) fn by_address(status: &Status, addr: IpAddr) -> Option<&PeerStatus> {
     status.self_node.iter().chain(status.peer.values()).find(|node| node.tailscale_ips.contains(&addr))
@@ -39,8 +48,6 @@ pub(super) fn by_address(status: &Status, addr: IpAddr) -> Option<&PeerStatus> {
 
 #[cfg(test)]
 mod tests {
-    use types::NodePublic;
-
     use super::*;
 
     fn status() -> Status {

@@ -52,7 +52,8 @@ async fn the_reading_commands_show_the_node() {
     says(&run(&["metrics"]), 0, &["underpass_peers 1"]);
     says(&run(&["metrics", "--json"]), 0, &["\"underpass_peers\": 1.0"]);
     says(&run(&["version", "--daemon"]), 0, &["Client: ", "Daemon: 0.1.0"]);
-    says(&run(&["debug", "paths"]), 0, &["gw", "203.0.113.7:41641", "trusted"]);
+    says(&run(&["debug", "paths"]), 0, &["gw", "203.0.113.7:41641", "2.0ms", "nothing better"]);
+    says(&run(&["debug", "paths", "gw", "--json"]), 0, &["\"Why\": \"used: it answers"]);
     says(&run(&["debug", "netmap"]), 0, &["\"gw.net.test.\""]);
     says(
         &run(&["debug", "trace", "--peer", "gw", "--drops"]),

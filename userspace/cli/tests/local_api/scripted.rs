@@ -181,7 +181,7 @@ fn answer_fixed(request: Request) {
                 ..Netcheck::default()
             }));
         }
-        Request::Paths { reply } => _ = reply.send(paths()),
+        Request::Paths { reply, .. } => _ = reply.send(paths()),
         Request::Trace { reply, .. } => {
             let (lines, receiver) = mpsc::channel(1);
             let line = TraceLine { text: "from_tunnel drop no rule".into(), ..TraceLine::default() };
@@ -314,14 +314,18 @@ fn derp_map() -> DerpMap {
 fn paths() -> Vec<PeerPaths> {
     let direct = PathReport {
         endpoint: "203.0.113.7:41641".into(),
-        source: "netmap".into(),
-        trusted: true,
+        sources: vec!["netmap".into()],
+        latency_seconds: Some(0.002),
+        used: true,
+        why: "used: it answers, and nothing better does".into(),
         ..PathReport::default()
     };
     vec![PeerPaths {
         peer: GW,
         name: "gw.net.test.".into(),
         current: direct.endpoint.clone(),
+        kernel: direct.endpoint.clone(),
+        active: true,
         paths: vec![direct],
     }]
 }

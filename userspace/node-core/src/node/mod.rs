@@ -24,6 +24,7 @@ use crate::derp_home::DerpHome;
 use crate::desired::Desired;
 use crate::disco::Disco;
 use crate::endpoints::{Endpoint, Endpoints, is_candidate};
+use crate::explain::Explanation;
 use crate::health::{Facts, Warning, warnings};
 use crate::input::{Clock, Config, ObservedPeer, Prefs};
 use crate::netcheck::Netcheck;
@@ -224,6 +225,11 @@ impl Node {
             candidates: peer.paths.addresses().collect(),
             in_engine: peer.counters().is_some(),
         })
+    }
+
+    /// Every way to a peer, and why it is used or not; `None` for nodes that are no peers.
+    pub fn explain(&self, key: NodePublic, now: Instant) -> Option<Explanation> {
+        self.peers.get(&key).map(|peer| peer.explain(now))
     }
 
     /// A full map that, given to a fresh node, restores this one's; for the state file. `None` before the first map.

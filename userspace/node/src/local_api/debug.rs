@@ -85,8 +85,13 @@ async fn netcheck(State(backend): State<Backend>) -> impl IntoResponse {
     backend.try_ask(|reply| Request::Netcheck { reply }).await.map(Json)
 }
 
-async fn paths(State(backend): State<Backend>) -> impl IntoResponse {
-    backend.ask(|reply| Request::Paths { reply }).await.map(Json)
+#[derive(Deserialize)]
+struct PathsQuery {
+    peer: Option<NodePublic>,
+}
+
+async fn paths(State(backend): State<Backend>, Query(query): Query<PathsQuery>) -> impl IntoResponse {
+    backend.ask(|reply| Request::Paths { peer: query.peer, reply }).await.map(Json)
 }
 
 #[derive(Deserialize)]

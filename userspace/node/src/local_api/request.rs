@@ -119,8 +119,10 @@ pub enum Request {
         /// The answer, within some seconds.
         reply: Reply<Result<Netcheck, Refusal>>,
     },
-    /// Every path to every peer.
+    /// Every path, and why it is used or not.
     Paths {
+        /// To this peer only.
+        peer: Option<NodePublic>,
         /// The answer.
         reply: Reply<Vec<PeerPaths>>,
     },

@@ -75,9 +75,13 @@ pub struct PeerPaths {
     pub peer: NodePublic,
     /// Its name.
     pub name: String,
-    /// Where WireGuard's packets go now: `ip:port` or `derp:<region>`.
+    /// Where WireGuard's packets go now: `ip:port`, `ip:port:vni:number` or `derp:<region>`.
     pub current: String,
-    /// Every path that is known.
+    /// Where the kernel sends: as `current`, `lo` while that is DERP; empty while it has no such peer.
+    pub kernel: String,
+    /// Whether packets went to or came from it in the last 45 s; paths of others are not kept up.
+    pub active: bool,
+    /// Every path that is known, the one in use first.
     pub paths: Vec<PathReport>,
 }
 
@@ -85,15 +89,41 @@ pub struct PeerPaths {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
 pub struct PathReport {
-    /// `ip:port` or `derp:<region>`.
+    /// `ip:port`, `ip:port:vni:number` or `derp:<region>`.
     pub endpoint: String,
-    /// Where the address came from: `netmap`, `call-me-maybe`, `ping`, `derp`.
-    pub source: String,
+    /// The device by which it leaves, where several lead to the endpoint.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub uplink: String,
+    /// Who named the address: `netmap`, `call-me-maybe`, `ping`, `kernel`, `peer relay`; or how the region is known.
+    pub sources: Vec<String>,
+    /// Time since the last ping.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pinged_seconds_ago: Option<f64>,
+    /// Time since the last pong.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub answered_seconds_ago: Option<f64>,
     /// Last round trip, if it ever answered.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub latency_seconds: Option<f64>,
-    /// Whether an answer is recent enough to send there.
-    pub trusted: bool,
+    /// How good it is, if it ever answered.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub score: Option<PathScore>,
+    /// Whether packets go this way.
+    pub used: bool,
+    /// Why they do or do not, for people.
+    pub why: String,
+}
+
+/// How good a path is. The fields are compared in this order, and less is better.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct PathScore {
+    /// `lan`, `wan`, `relay` or `derp`.
+    pub kind: String,
+    /// The metric of the route by which it leaves, where several do.
+    pub metric: u32,
+    /// The last round trip, weighed by the kind of address.
+    pub cost_seconds: f64,
 }
 
 /// One line of the answer to `underpass/trace`.
