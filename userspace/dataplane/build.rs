@@ -8,7 +8,9 @@ mod recipe;
 fn main() {
     println!("cargo:rerun-if-env-changed=UNDERPASS_EBPF_OBJECT");
     println!("cargo:rerun-if-env-changed=UNDERPASS_CACHE");
-    let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    // Asked for now rather than when this script was compiled: a target folder that moved with its clone builds what is here.
+    let here = std::env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets CARGO_MANIFEST_DIR");
+    let repository = Path::new(&here).join("../..");
     for part in
         ["recipe.rs", "abi", "packet/src", "packet/Cargo.toml", "programs", "Cargo.toml", "Cargo.lock"]
     {
