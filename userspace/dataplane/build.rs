@@ -8,9 +8,9 @@ mod recipe;
 fn main() {
     println!("cargo:rerun-if-env-changed=UNDERPASS_EBPF_OBJECT");
     println!("cargo:rerun-if-env-changed=UNDERPASS_CACHE");
-    // Asked for now rather than when this script was compiled: a target folder that moved with its clone builds what is here.
-    let here = std::env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets CARGO_MANIFEST_DIR");
-    let repository = Path::new(&here).join("../..");
+    // Asked when it runs, not when it is compiled: a target folder may be copied from another clone.
+    let Some(folder) = std::env::var_os("CARGO_MANIFEST_DIR") else { return };
+    let repository = Path::new(&folder).join("../..");
     for part in
         ["recipe.rs", "abi", "packet/src", "packet/Cargo.toml", "programs", "Cargo.toml", "Cargo.lock"]
     {

@@ -11,11 +11,13 @@ mod flow;
 #[cfg(feature = "user")]
 mod pod;
 mod reason;
+mod relay;
 
 pub use config::{Config, Object, TRACE_DROPS, TRACE_ON};
 pub use filter::{AddressKey, PairKey, PortRange, Side, Span};
 pub use flow::{FlowKey, FlowRegion, FlowTimes, PeerKey};
 pub use reason::{Counter, Hook, Next, Program, REASONS, Reason, Verdict};
+pub use relay::{Hop, OwnKey, RelayEnd, RelaySession, RelayUse, RelayUses, StunSettings};
 
 /// Folder of the pins below `/sys/fs/bpf/underpass`. Any change of a map's layout or meaning needs a new one.
 pub const PIN_VERSION: &str = "v2";
@@ -44,6 +46,14 @@ pub const FLOW_TOUCH_NS: u64 = SECOND_NS;
 const SECOND_NS: u64 = 1_000_000_000;
 /// Prefixes of all peers, for finding the region of a flow.
 pub const MAX_PEER_PREFIXES: u32 = 65_536;
+/// Sessions of a peer relay: pairs of clients.
+pub const MAX_RELAY_SESSIONS: u32 = 16_384;
+/// How long a next hop is believed before the routes are asked again, in nanoseconds.
+pub const HOP_AGE_NS: u64 = SECOND_NS;
+/// Addresses of ours, over all devices with `underlay`.
+pub const MAX_OWN_ADDRESSES: u32 = 4_096;
+/// Sources of STUN requests share so many token buckets, by hash. A power of two.
+pub const STUN_BUCKETS: u32 = 4_096;
 /// Attachments one set of programs can have: underlay devices and the tunnel.
 pub const MAX_ATTACHMENTS: u32 = 256;
 

@@ -2,7 +2,8 @@
 #![expect(unsafe_code, reason = "aya's marker trait is unsafe to implement")]
 
 use crate::{
-    AddressKey, Config, Counter, FlowKey, FlowRegion, FlowTimes, Object, PairKey, PeerKey, PortRange, Span,
+    AddressKey, Config, Counter, FlowKey, FlowRegion, FlowTimes, Object, OwnKey, PairKey, PeerKey, PortRange,
+    RelaySession, RelayUses, Span, StunSettings,
 };
 
 macro_rules! pod {
@@ -12,4 +13,4 @@ macro_rules! pod {
     )*};
 }
 
-pod! { AddressKey Config Counter FlowKey FlowRegion FlowTimes Object PairKey PeerKey PortRange Span }
+pod! { AddressKey Config Counter FlowKey FlowRegion FlowTimes Object PairKey PeerKey OwnKey PortRange RelaySession RelayUses Span StunSettings }

@@ -182,6 +182,31 @@ reasons! {
     FlowAdded = 20, "flow_added", Pass;
     /// A new outbound flow, not remembered: the peer's share of the flow table is full of live flows.
     FlowRefused = 21, "flow_refused", Pass;
+
+    /// A peer relay's packet, on its way to the session's other end.
+    Relayed = 22, "relayed", Send;
+    /// To the relay's port, and for its socket: a bind, STUN, fragments, whatever is unusual.
+    RelayOther = 23, "relay_other", Pass;
+    /// For a session, but there is no neighbor or no route yet, or not by a device that takes frames: the socket sends it.
+    RelayNoWay = 24, "relay_no_way", Pass;
+    /// For a session, but longer than the way to the other end takes: the socket sends it, in fragments.
+    RelayTooBig = 25, "relay_too_big", Pass;
+    /// For a session, but with a checksum that only the stack can complete.
+    RelayPartial = 26, "relay_partial_checksum", Pass;
+    /// A VNI that is no session's.
+    RelayUnknown = 27, "relay_unknown_vni", Drop;
+    /// A session's VNI, from another address than its ends'.
+    RelayWrongSource = 28, "relay_wrong_source", Drop;
+    /// A STUN binding request, answered.
+    StunAnswered = 29, "stun_answered", Send;
+    /// To the STUN port, and for the server's socket: whatever is not a plain request.
+    StunOther = 30, "stun_other", Pass;
+    /// A source's requests over its rate.
+    StunLimited = 31, "stun_limited", Drop;
+    /// To the STUN port while the server is leaving.
+    StunMaintenance = 32, "stun_maintenance", Drop;
+    /// The frame could not be rewritten in place: no room in the driver's buffer.
+    Unwritable = 33, "unwritable", Drop;
 }
 
 impl Reason {

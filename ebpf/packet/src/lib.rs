@@ -8,14 +8,19 @@
 #[cfg(test)]
 extern crate std;
 
+mod checksum;
 mod classify;
 pub mod crypto;
 mod filter;
+mod fingerprint;
 mod flow;
 mod frame;
 mod ip;
+mod link;
 pub mod proto;
+mod relay;
 mod steer;
+mod stun;
 mod udp;
 
 pub use classify::{Class, classify, is_stun_request};
@@ -23,5 +28,8 @@ pub use filter::{Lookups, decide};
 pub use flow::{outbound, reply_of};
 pub use frame::{Bytes, BytesMut, Frame, FrameMut};
 pub use ip::{Ip, Piece};
+pub use link::LinkFrame;
+pub use relay::{Relay, forward, link_ends};
 pub use steer::{Found, Ports, for_controller, next};
+pub use stun::{Stun, answer};
 pub use udp::Datagram;

@@ -4,13 +4,17 @@
 //! header, behind VLAN tags, and on packets whose headers are not in linear memory, and needs no bounds proof. In XDP there is the frame itself: each access is compared with its end first,
 //! in a way the verifier follows.
 
+use abi::Family;
 use aya_ebpf::{
     EbpfContext as _,
     bindings::bpf_hdr_start_off::BPF_HDR_START_NET,
-    helpers::generated::{bpf_ktime_get_coarse_ns, bpf_skb_load_bytes_relative, bpf_xdp_get_buff_len},
+    helpers::generated::{
+        bpf_ktime_get_coarse_ns, bpf_skb_load_bytes_relative, bpf_xdp_adjust_head, bpf_xdp_adjust_tail,
+        bpf_xdp_get_buff_len,
+    },
     programs::{TcContext, XdpContext},
 };
-use packet::{Frame, FrameMut};
+use packet::{Frame, FrameMut, LinkFrame};
 
 /// A TC context as a frame.
 pub struct Skb<'a>(pub &'a TcContext);
@@ -48,6 +52,9 @@ impl Frame for Skb<'_> {
 
 /// Bytes of an Ethernet header without tags.
 pub const ETHERNET: usize = 14;
+/// The types of IPv4 and IPv6, as in the header.
+const IPV4: u16 = 0x0800_u16.to_be();
+const IPV6: u16 = 0x86dd_u16.to_be();
 /// The farthest that an offset can be: the verifier knows no packet pointer beyond 64 KiB.
 const REACH: usize = 0x3fff;
 
@@ -60,8 +67,6 @@ impl<'a> Ethernet<'a> {
     /// A tag that the driver took off is invisible here, which is why devices with VLANs on them have no XDP.
     #[inline(always)]
     pub fn untagged(ctx: &'a XdpContext) -> Option<Self> {
-        const IPV4: u16 = 0x0800_u16.to_be();
-        const IPV6: u16 = 0x86dd_u16.to_be();
         let kind = Self::place(ctx, 12, 2)? as *const u16;
         // SAFETY: within the frame, as just proved, and at an even address.
         matches!(unsafe { kind.read() }, IPV4 | IPV6).then_some(Self(ctx))
@@ -90,6 +95,9 @@ impl Frame for Ethernet<'_> {
 
     #[inline(always)]
     fn reaches(&self, end: usize) -> bool {
+        if self.0.data_end() - self.0.data() >= ETHERNET + end {
+            return true;
+        }
         // SAFETY: the context is valid as long as the program runs. All pages count.
         unsafe { bpf_xdp_get_buff_len(self.0.ctx) >= (ETHERNET + end) as u64 }
     }
@@ -105,12 +113,57 @@ impl FrameMut for Ethernet<'_> {
     }
 }
 
+impl LinkFrame for Ethernet<'_> {
+    #[inline(always)]
+    fn move_head(&mut self, by: i32) -> Option<()> {
+        // SAFETY: the context is valid as long as the program runs, and no pointer into the frame outlives this call.
+        (unsafe { bpf_xdp_adjust_head(self.0.ctx, by) } == 0).then_some(())
+    }
+
+    #[inline(always)]
+    fn set_end(&mut self, end: usize) -> Option<()> {
+        let length = self.0.data_end() - self.0.data();
+        let by = (ETHERNET + end) as i32 - length as i32;
+        // SAFETY: as above.
+        (unsafe { bpf_xdp_adjust_tail(self.0.ctx, by) } == 0).then_some(())
+    }
+
+    #[inline(always)]
+    fn set_link(&mut self, macs: &[u32; 3], family: Family) -> Option<()> {
+        let kind: u16 = match family {
+            Family::V4 => IPV4,
+            Family::V6 => IPV6,
+        };
+        let place = Self::place(self.0, 0, ETHERNET)?;
+        // SAFETY: within the frame, as just proved; alignment as for words.
+        unsafe {
+            (place as *mut [u32; 3]).write(*macs);
+            ((place + 12) as *mut u16).write(kind);
+        }
+        Some(())
+    }
+
+    #[inline(always)]
+    fn turn_link(&mut self) -> Option<()> {
+        let place = Self::place(self.0, 0, ETHERNET)? as *mut [u32; 3];
+        // SAFETY: within the frame, as just proved; alignment as for words.
+        unsafe {
+            let [a, b, c] = place.read();
+            // Three pairs of bytes each: (0 1) (2 3), (4 5) (0 1), (2 3) (4 5).
+            place.write([b >> 16 | c << 16, c >> 16 | a << 16, a >> 16 | b << 16]);
+        }
+        Some(())
+    }
+}
+
 /// The same value, of which the compiler knows nothing.
 #[inline(always)]
 fn opaque(mut value: usize) -> usize {
     // A move rather than nothing: the kernel refuses two source lines at one instruction.
     // SAFETY: a register is copied to itself.
-    unsafe { core::arch::asm!("{0} = {0}", inout(reg) value, options(pure, nomem, nostack, preserves_flags)) };
+    unsafe {
+        core::arch::asm!("{0} = {0}", inout(reg) value, options(pure, nomem, nostack, preserves_flags))
+    };
     value
 }
 

@@ -11,12 +11,15 @@
 #![feature(core_intrinsics, asm_experimental_arch)]
 
 mod access;
+mod fib;
 mod flows;
 mod from_tunnel;
 mod into_tunnel;
 mod maps;
+mod relay;
 mod socket;
 mod steer;
+mod stun;
 mod underlay;
 mod verdict;
 

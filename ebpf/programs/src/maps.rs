@@ -4,8 +4,9 @@
 
 use abi::{
     AddressKey, Config, Counter, FLOW_REGIONS, FlowKey, FlowRegion, FlowTimes, MAX_ATTACHMENTS, MAX_FLOWS,
-    MAX_PAIRS, MAX_PEER_PREFIXES, MAX_PREFIXES, MAX_RANGES, Next, Object, PairKey, PeerKey, PortRange, Program,
-    REASONS, Span,
+    MAX_OWN_ADDRESSES, MAX_PAIRS, MAX_PEER_PREFIXES, MAX_PREFIXES, MAX_RANGES, MAX_RELAY_SESSIONS, Next,
+    Object, OwnKey, PairKey, PeerKey, PortRange, Program, REASONS, RelaySession, RelayUses, STUN_BUCKETS,
+    Span, StunSettings,
 };
 use aya_ebpf::{
     bindings::BPF_F_NO_PREALLOC,
@@ -69,3 +70,28 @@ pub static OBJECT: Array<Object> = Array::with_max_entries(1, 0);
 /// The loader's: interface index to the programs attached there by clsact, which has no links to pin.
 #[map]
 pub static CLSACT: HashMap<u32, u32> = HashMap::with_max_entries(MAX_ATTACHMENTS, BPF_F_NO_PREALLOC);
+
+/// The relay's sessions, by VNI.
+#[map]
+pub static RELAY_SESSIONS: HashMap<u32, RelaySession> =
+    HashMap::with_max_entries(MAX_RELAY_SESSIONS, BPF_F_NO_PREALLOC);
+
+/// What became of the packets of each session, and where they go, by the session's slot.
+#[map]
+pub static RELAY_USE: Array<RelayUses> = Array::with_max_entries(MAX_RELAY_SESSIONS, 0);
+
+/// Devices that frames may be sent out of, by interface index.
+#[map]
+pub static OUTLETS: HashMap<u32, u32> = HashMap::with_max_entries(MAX_ATTACHMENTS, BPF_F_NO_PREALLOC);
+
+/// Addresses of ours, by device.
+#[map]
+pub static OWN: HashMap<OwnKey, u32> = HashMap::with_max_entries(MAX_OWN_ADDRESSES, BPF_F_NO_PREALLOC);
+
+/// How STUN requests are answered.
+#[map]
+pub static STUN: Array<StunSettings> = Array::with_max_entries(1, 0);
+
+/// When what each source has asked will have been paid for, in nanoseconds since boot.
+#[map]
+pub static STUN_PAID: Array<u64> = Array::with_max_entries(STUN_BUCKETS, 0);

@@ -71,6 +71,12 @@ pub enum Error {
         /// The limit.
         limit: usize,
     },
+    /// The relay has no place for another session; it is relayed in userspace.
+    #[error("the kernel's table of relay sessions is full ({limit}): this one is relayed in userspace")]
+    TooManySessions {
+        /// How many it holds.
+        limit: u32,
+    },
     /// The trace cannot be read.
     #[error("reading the trace: {0}")]
     Trace(String),

@@ -7,6 +7,8 @@
 
 mod apply;
 mod attach;
+mod batch;
+mod clock;
 mod compile;
 mod counters;
 mod error;
@@ -19,6 +21,8 @@ mod observe;
 mod peers;
 mod pins;
 mod reconcile;
+mod relay;
+mod stun;
 mod trace;
 
 pub use abi::{Hook, Program, Reason, Verdict};
@@ -31,4 +35,6 @@ pub use install::Generation;
 pub use load::{Origin, Programs, Spare};
 pub use observe::{Observed, ObservedPeer};
 pub use reconcile::{PROTOCOL, Settings, Step, reconcile};
+pub use relay::{RelayLeg, RelayTraffic, RelayedSession};
+pub use stun::StunService;
 pub use trace::{TraceReader, TraceRecord, TraceSettings};

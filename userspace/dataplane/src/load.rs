@@ -18,12 +18,14 @@ use aya_obj::programs::XdpAttachType;
 use crate::error::{chain, errno};
 use crate::maps::{Maps, NAMES, gone_is_fine};
 use crate::pins::{self, Pins};
+use crate::relay::RelayTable;
 use crate::{Error, TraceReader, TraceSettings, object};
 
 /// The kernel programs of one node and their maps. Dropping it leaves everything attached.
 pub struct Programs {
     pub(crate) pins: Pins,
     pub(crate) maps: Maps,
+    pub(crate) relay: RelayTable,
     origin: Origin,
 }
 
@@ -59,7 +61,8 @@ impl Programs {
         let known = Maps::open(&pins).ok().and_then(|maps| maps.object.get(&0, 0).ok());
         if known == Some(wanted) {
             let maps = Maps::open(&pins)?;
-            let mut adopted = Self { pins, maps, origin: Origin::Adopted };
+            let relay = RelayTable::read(&maps)?;
+            let mut adopted = Self { pins, maps, relay, origin: Origin::Adopted };
             adopted.trace(None)?;
             return Ok(adopted);
         }
@@ -73,7 +76,8 @@ impl Programs {
         } else {
             Origin::Loaded
         };
-        let mut loaded = Self { pins, maps, origin };
+        let relay = RelayTable::read(&maps)?;
+        let mut loaded = Self { pins, maps, relay, origin };
         loaded.reattach()?;
         loaded.trace(None)?;
         loaded.maps.object.set(0, wanted, 0).map_err(Error::map("OBJECT"))?;
@@ -165,7 +169,8 @@ impl Programs {
     pub fn remove_all(device: &str) -> Result<(), Error> {
         let pins = Pins::of(device)?;
         if let Ok(maps) = Maps::open(&pins) {
-            Self { pins: pins.clone(), maps, origin: Origin::Adopted }.detach_everything()?;
+            let relay = RelayTable::read(&maps)?;
+            Self { pins: pins.clone(), maps, relay, origin: Origin::Adopted }.detach_everything()?;
         }
         pins.remove()
     }

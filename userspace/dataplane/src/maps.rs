@@ -1,7 +1,8 @@
 //! The object's maps, opened from their pins.
 
 use abi::{
-    AddressKey, Config, Counter, FLOW_IDLE_NS, FlowKey, FlowTimes, Object, PairKey, PeerKey, PortRange, Span,
+    AddressKey, Config, Counter, FLOW_IDLE_NS, FlowKey, FlowTimes, Object, OwnKey, PairKey, PeerKey,
+    PortRange, RelaySession, RelayUses, Span, StunSettings,
 };
 use aya::Pod;
 use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray};
@@ -11,7 +12,7 @@ use crate::error::chain;
 use crate::pins::Pins;
 
 /// Every map that the loader pins, by its name in the object.
-pub(crate) const NAMES: [&str; 14] = [
+pub(crate) const NAMES: [&str; 20] = [
     "CONFIG",
     "GENERATION",
     "HOSTS",
@@ -26,6 +27,12 @@ pub(crate) const NAMES: [&str; 14] = [
     "COUNTERS",
     "OBJECT",
     "CLSACT",
+    "RELAY_SESSIONS",
+    "RELAY_USE",
+    "OUTLETS",
+    "OWN",
+    "STUN",
+    "STUN_PAID",
 ];
 
 /// The maps the loader reads and writes.
@@ -41,6 +48,11 @@ pub(crate) struct Maps {
     pub(crate) counters: PerCpuArray<MapData, Counter>,
     pub(crate) object: Array<MapData, Object>,
     pub(crate) clsact: HashMap<MapData, u32, u32>,
+    pub(crate) relay_sessions: HashMap<MapData, u32, RelaySession>,
+    pub(crate) relay_use: Array<MapData, RelayUses>,
+    pub(crate) outlets: HashMap<MapData, u32, u32>,
+    pub(crate) own: HashMap<MapData, OwnKey, u32>,
+    pub(crate) stun: Array<MapData, StunSettings>,
 }
 
 impl Maps {
@@ -58,6 +70,11 @@ impl Maps {
             counters: open(pins, "COUNTERS")?,
             object: open(pins, "OBJECT")?,
             clsact: open(pins, "CLSACT")?,
+            relay_sessions: open(pins, "RELAY_SESSIONS")?,
+            relay_use: open(pins, "RELAY_USE")?,
+            outlets: open(pins, "OUTLETS")?,
+            own: open(pins, "OWN")?,
+            stun: open(pins, "STUN")?,
         })
     }
 
@@ -118,5 +135,14 @@ pub(crate) fn address(ip: std::net::IpAddr) -> (abi::Family, abi::Address) {
             }
             (abi::Family::V6, words)
         }
+    }
+}
+
+/// An address of packets.
+pub(crate) fn ip_address(family: abi::Family, address: abi::Address) -> std::net::IpAddr {
+    let octets = address.map(u32::to_ne_bytes);
+    match family {
+        abi::Family::V4 => octets[0].into(),
+        abi::Family::V6 => std::array::from_fn::<u8, 16, _>(|at| octets[at / 4][at % 4]).into(),
     }
 }
