@@ -65,6 +65,8 @@ pub enum Verdict {
     NeverAnswered,
     /// Its last answer is too old.
     Silent,
+    /// It was in use, and a series of pings stayed without an answer.
+    Dead,
     /// It answers, but WireGuard does not get through: a firewall, most likely.
     Blocked,
 }
@@ -101,6 +103,7 @@ impl fmt::Display for Verdict {
             Self::Untried => "not tried yet",
             Self::NeverAnswered => "no answer yet",
             Self::Silent => "its last answer is too old",
+            Self::Dead => "found dead: packets left and neither packets nor pongs came",
             Self::Blocked => "left for a while: it answers, but WireGuard does not get through (a firewall?)",
         })
     }

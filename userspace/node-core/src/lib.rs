@@ -15,6 +15,7 @@
 //! | `disco`, `rng` | boxes a key, random bytes from the seed |
 //! | `endpoints`, `netcheck`, `report`, `derp_home` | our own candidates, STUN, the home region |
 //! | `explain` | why a path is used, for people |
+//! | `pulse` | whether the path in use is alive |
 //! | `desired`, `routes`, `rules`, `filter` | what the kernel should be |
 //! | `slots`, `timers`, `health`, `status` | loopback addresses, wakes, warnings, the local API's view |
 //!
@@ -38,6 +39,7 @@ mod path;
 mod paths;
 mod peer;
 mod peers;
+mod pulse;
 mod report;
 mod rng;
 mod routes;

@@ -32,6 +32,10 @@ const UPGRADE_INTERVAL: Duration = Duration::from_secs(60);
 pub(crate) const SESSION: Duration = Duration::from_secs(45);
 /// The shortest time between two pings that answer pings, so that two sides never ping each other in circles.
 const ANSWER_INTERVAL: Duration = Duration::from_millis(500);
+/// The shortest time between two pings by one path while the one in use is in doubt.
+const URGENT_INTERVAL: Duration = Duration::from_millis(250);
+/// A path that answered within this is sure enough to replace one that is dead.
+const JUST_NOW: Duration = Duration::from_secs(1);
 /// Addresses beyond this are swept of what is no longer current.
 const MANY: usize = 100;
 
@@ -75,11 +79,13 @@ struct Trial {
     last_ping: Option<Instant>,
     /// When the last pong came, and its round trip.
     pong: Option<(Instant, Duration)>,
+    /// When it was last found dead.
+    died: Option<Instant>,
 }
 
 impl Trial {
     fn new(standing: Standing) -> Self {
-        Self { standing, last_ping: None, pong: None }
+        Self { standing, last_ping: None, pong: None, died: None }
     }
 
     fn pinged_within(&self, now: Instant, interval: Duration) -> bool {
@@ -224,6 +230,14 @@ impl Paths {
         due.map(|(path, _)| *path).collect()
     }
 
+    /// All paths that were not pinged just now; the caller pings them all. The one in use is in doubt.
+    pub(crate) fn start_urgent_ping(&mut self, underlay: &Underlay, now: Instant) -> Vec<Path> {
+        self.lay_out(underlay, now);
+        self.last_full_ping = Some(now);
+        let due = self.trials.iter().filter(|(_, trial)| !trial.pinged_within(now, URGENT_INTERVAL));
+        due.map(|(path, _)| *path).collect()
+    }
+
     /// Whether the source of a ping deserves one back: it cannot be used yet, and its firewall is open right now.
     pub(crate) fn wants_answer_ping(&self, path: Path, now: Instant) -> bool {
         let recent = self.trials.get(&path).is_some_and(|trial| trial.pinged_within(now, ANSWER_INTERVAL));
@@ -234,7 +248,10 @@ impl Paths {
     pub(crate) fn wants_full_ping(&self, now: Instant) -> bool {
         let (Some(best), Some(last)) = (self.best, self.last_full_ping) else { return true };
         let slow = self.latency(best).is_none_or(|latency| latency > GOOD_ENOUGH);
-        !best.is_direct() || !self.is_trusted(now) || (slow && now >= last + UPGRADE_INTERVAL)
+        let standing = |path: Path| self.trials.get(&path).map(|trial| trial.standing);
+        let hopeful = self.trials.values().any(|trial| Some(trial.standing) < standing(best));
+        let upgradable = (slow || hopeful) && now >= last + UPGRADE_INTERVAL;
+        !best.is_direct() || !self.is_trusted(now) || upgradable
     }
 
     pub(crate) fn note_sent(&mut self, tx_id: TxId, sent: Sent) {
@@ -252,6 +269,7 @@ impl Paths {
         let Via::Udp(path) = sent.to else { return Some(sent) };
         let Some(trial) = self.trials.get_mut(&path) else { return Some(sent) };
         trial.pong = Some((now, now.saturating_duration_since(sent.at)));
+        trial.died = None;
         let (challenger, current) = (self.score(path), self.best.and_then(|best| self.score(best)));
         let stays = self.is_trusted(now)
             && self.best != Some(path)
@@ -272,7 +290,7 @@ impl Paths {
         let lost_best = late.iter().any(|sent| self.best.is_some_and(|best| sent.to == Via::Udp(best)));
         if lost_best && !self.is_trusted(now) {
             self.best = None;
-            self.elect(now);
+            self.elect(TRUST, now);
         }
         late
     }
@@ -282,12 +300,36 @@ impl Paths {
         self.sent.values().map(|sent| sent.at + PING_TIMEOUT).min()
     }
 
-    /// Without a trusted path, the best of those that still answer.
-    pub(crate) fn elect(&mut self, now: Instant) {
+    /// WireGuard's packets went and came by `path`: as good as a pong.
+    pub(crate) fn vouch(&mut self, path: Path, now: Instant) {
+        if self.best == Some(path) && self.is_trusted(now) {
+            self.trusted_until = Some(now + TRUST);
+        }
+    }
+
+    /// `path` is dead. If it was the best, another follows only if it answered just now: the same may have befallen it.
+    pub(crate) fn bury(&mut self, path: Path, now: Instant) {
+        if let Some(trial) = self.trials.get_mut(&path) {
+            (trial.pong, trial.died) = (None, Some(now));
+        }
+        if self.best == Some(path) {
+            (self.best, self.trusted_until) = (None, None);
+            self.elect(JUST_NOW, now);
+        }
+    }
+
+    /// Whether `path` was found dead and has not answered since.
+    pub(crate) fn is_dead(&self, path: Path, now: Instant) -> bool {
+        self.trials.get(&path).and_then(|trial| trial.died).is_some_and(|at| now <= at + TRUST)
+    }
+
+    /// Without a trusted path, the best of those that answered within `within`.
+    pub(crate) fn elect(&mut self, within: Duration, now: Instant) {
         if self.is_trusted(now) {
             return;
         }
-        let confirmed = self.trials.iter().filter(|(_, trial)| trial.is_confirmed(now));
+        let recent = |trial: &Trial| trial.pong.is_some_and(|(at, _)| now <= at + within);
+        let confirmed = self.trials.iter().filter(|(_, trial)| recent(trial));
         let scored = confirmed.filter_map(|(path, trial)| Some((trial.score(path.remote)?, *path, *trial)));
         if let Some((_, path, trial)) = scored.min_by_key(|(score, path, _)| (*score, *path)) {
             self.best = Some(path);
@@ -303,7 +345,7 @@ impl Paths {
         }
         if self.best.is_some_and(|best| doubtful(&best)) {
             (self.best, self.trusted_until) = (None, None);
-            self.elect(now);
+            self.elect(TRUST, now);
         }
     }
 
@@ -316,6 +358,7 @@ impl Paths {
             let verdict = match (score, used_score) {
                 _ if used == Some(*path) => Verdict::Best,
                 (Some(score), Some(used)) if trial.is_confirmed(now) => Verdict::against(score, used),
+                _ if self.is_dead(*path, now) => Verdict::Dead,
                 (Some(_), _) => Verdict::Silent,
                 (None, _) if trial.last_ping.is_some() => Verdict::NeverAnswered,
                 (None, _) => Verdict::Untried,
@@ -342,7 +385,8 @@ impl Paths {
         self.trials.get(&path)?.score(path.remote)
     }
 
-    fn latency(&self, path: Path) -> Option<Duration> {
+    /// The last round trip by `path`.
+    pub(crate) fn latency(&self, path: Path) -> Option<Duration> {
         self.trials.get(&path)?.pong.map(|(_, latency)| latency)
     }
 
@@ -379,7 +423,7 @@ impl Paths {
     fn drop_lost_best(&mut self, now: Instant) {
         if self.best.is_some_and(|best| !self.trials.contains_key(&best)) {
             self.best = None;
-            self.elect(now);
+            self.elect(TRUST, now);
         }
     }
 }

@@ -15,6 +15,7 @@ use crate::input::ObservedPeer;
 use crate::output::Via;
 use crate::path::Path;
 use crate::paths::{PING_TIMEOUT, Paths, SESSION, Target};
+use crate::pulse::Pulse;
 use crate::underlay::Underlay;
 
 /// WireGuard's REJECT_AFTER_TIME: an older handshake carries nothing any more.
@@ -40,7 +41,6 @@ const CORRECTION_SETTLES: Duration = Duration::from_millis(100);
 /// The kernel's view of the peer.
 #[derive(Clone, Debug)]
 struct Kernel {
-    at: Instant,
     endpoint: Option<SocketAddr>,
     /// The path that endpoint means; none for loopback addresses and those that can be none.
     path: Option<Path>,
@@ -88,6 +88,7 @@ pub(crate) struct Peer {
     /// The region its last packet came through.
     pub(crate) heard_in: Option<RegionId>,
     pub(crate) paths: Paths,
+    pub(crate) pulse: Pulse,
     /// When the last packet went to it.
     pub(crate) last_write: Option<Instant>,
     /// When a call-me-maybe was last wanted.
@@ -97,6 +98,8 @@ pub(crate) struct Peer {
     /// The kernel's last handshake initiation that did not go by a trusted path.
     opening: Option<(Instant, Vec<u8>)>,
     kernel: Option<Kernel>,
+    /// WireGuard packets were delivered to the kernel by DERP since the last look: what it received may be those.
+    relayed: bool,
     held: Option<Held>,
     blocked: Blocked,
     corrected_at: Option<Instant>,
@@ -112,11 +115,13 @@ impl Peer {
             home: None,
             heard_in: None,
             paths: Paths::default(),
+            pulse: Pulse::default(),
             last_write: None,
             last_call: None,
             shown: None,
             opening: None,
             kernel: None,
+            relayed: false,
             held: None,
             blocked: Blocked::default(),
             corrected_at: None,
@@ -196,7 +201,6 @@ impl Peer {
             ),
         };
         self.kernel = Some(Kernel {
-            at: now,
             endpoint: seen.endpoint,
             path,
             rx_bytes: seen.rx_bytes,
@@ -206,18 +210,65 @@ impl Peer {
         if self.held.is_some_and(|held| Some(held.path) != path) {
             self.held = None;
         }
-        if path.is_some() && rx_grew {
+        let relayed = std::mem::take(&mut self.relayed);
+        let heard = rx_grew && path.is_some() && !relayed;
+        if heard {
             // Only an authenticated datagram does that: no firewall is in the way.
             self.blocked = Blocked::default();
         }
-        let moved = path.filter(|path| moved && !self.paths.is_confirmed(*path, now));
+        self.feel_pulse(path.filter(|_| heard), tx_grew, now);
+        let is_new = |path: &Path| !self.paths.is_confirmed(*path, now) && !self.paths.is_dead(*path, now);
+        let moved = path.filter(|path| moved && is_new(path));
         if let Some(path) = moved.filter(|_| !self.is_blocked(now)) {
             self.held = Some(Held { path, until: now + PING_TIMEOUT });
             self.paths.add_roamed(path, underlay, now);
         }
-        let silent = path.is_some() && self.paths.trusted(now).is_some() && !rx_grew;
-        self.note_silence(silent, tx_grew, before.map(|before| before.at), in_session, now);
+        let silent = path.is_some() && self.paths.trusted(now).is_some() && !heard;
+        self.note_silence(silent, tx_grew, in_session, now);
         Observation { active: rx_grew || tx_grew, moved }
+    }
+
+    /// What a look at the kernel tells of the path in use: `heard` is the one by which packets came.
+    fn feel_pulse(&mut self, heard: Option<Path>, tx_grew: bool, now: Instant) {
+        match heard {
+            Some(path) => {
+                self.pulse.note_packets(path, now);
+                if tx_grew {
+                    self.paths.vouch(path, now);
+                }
+            }
+            None if tx_grew => self.pulse.note_silence(self.latency(now), now),
+            None => {}
+        }
+    }
+
+    /// The path by which the kernel sends, when it is one we agree to.
+    pub(crate) fn in_use(&self, now: Instant) -> Option<Path> {
+        let wanted = self.wanted(now)?;
+        let has = self.kernel.as_ref().and_then(|kernel| kernel.path);
+        Some(has.filter(|has| self.is_alike(wanted, *has, now)).unwrap_or(wanted))
+    }
+
+    /// The round trip by the path in use.
+    pub(crate) fn latency(&self, now: Instant) -> Duration {
+        self.in_use(now).and_then(|path| self.paths.latency(path)).unwrap_or_default()
+    }
+
+    /// Whether it makes no difference if the kernel uses `has` where `wanted` is the choice.
+    fn is_alike(&self, wanted: Path, has: Path, now: Instant) -> bool {
+        wanted.is_direct() == has.is_direct() && self.paths.is_confirmed(has, now)
+    }
+
+    /// A WireGuard packet came by DERP, although a path may be trusted: the peer may know that ours is dead.
+    pub(crate) fn note_relayed(&mut self, now: Instant) {
+        self.relayed = true;
+        self.pulse.doubt(self.latency(now), now);
+    }
+
+    /// A path is dead: it is left at once.
+    pub(crate) fn bury(&mut self, path: Path, now: Instant) {
+        self.held = self.held.filter(|held| held.path != path);
+        self.paths.bury(path, now);
     }
 
     /// The kernel does not have it (any more).
@@ -238,14 +289,14 @@ impl Peer {
     /// Whether the kernel has to be told to use `endpoint`, which means `path`. It may stay on another path that answers and
     /// is of the same kind, for it would go back there with the next packet.
     pub(crate) fn correct(&mut self, endpoint: SocketAddr, path: Option<Path>, now: Instant) -> bool {
-        let Some(kernel) = &mut self.kernel else { return false };
-        let is_alike =
-            |want: Path, has: Path| want.is_direct() == has.is_direct() && self.paths.is_confirmed(has, now);
-        let alike = path.zip(kernel.path).is_some_and(|(want, has)| is_alike(want, has));
+        let Some(kernel) = &self.kernel else { return false };
+        let alike = path.zip(kernel.path).is_some_and(|(want, has)| self.is_alike(want, has, now));
         if kernel.endpoint == Some(endpoint) || alike {
             return false;
         }
-        (kernel.endpoint, kernel.path) = (Some(endpoint), path);
+        if let Some(kernel) = &mut self.kernel {
+            (kernel.endpoint, kernel.path) = (Some(endpoint), path);
+        }
         self.corrected_at = Some(now);
         true
     }
@@ -309,14 +360,7 @@ impl Peer {
         self.kernel.as_ref().map(|kernel| (kernel.rx_bytes, kernel.tx_bytes, kernel.last_handshake))
     }
 
-    fn note_silence(
-        &mut self,
-        silent: bool,
-        tx_grew: bool,
-        last_look: Option<Instant>,
-        in_session: bool,
-        now: Instant,
-    ) {
+    fn note_silence(&mut self, silent: bool, tx_grew: bool, in_session: bool, now: Instant) {
         let blocked = &mut self.blocked;
         if !silent {
             blocked.silent_since = None;
@@ -325,7 +369,7 @@ impl Peer {
         if !tx_grew {
             return;
         }
-        let since = *blocked.silent_since.get_or_insert(last_look.unwrap_or(now));
+        let since = *blocked.silent_since.get_or_insert(now);
         let limit = if in_session { SILENCE_IN_SESSION } else { SILENCE_BEFORE_SESSION };
         if now >= since + limit {
             let pause = BLOCKED_FIRST.saturating_mul(1 << blocked.failures.min(6)).min(BLOCKED_MOST);

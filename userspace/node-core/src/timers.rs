@@ -10,6 +10,8 @@ use types::{NodePublic, RegionId};
 pub enum Wake {
     /// Ping an active peer's best address, or all of them.
     Heartbeat(NodePublic),
+    /// Ask the path in use once more, or give it up.
+    Pulse(NodePublic),
     /// No pong came within 5 s.
     PongLate(NodePublic),
     /// The last pong is 6.5 s old: the direct address is no longer trusted.

@@ -62,7 +62,9 @@ impl Node {
         }
         // Its WireGuard speaks to ours: it knows us.
         peer.end_opening();
+        peer.note_relayed(now);
         if self.peers.get(&from).is_some_and(|peer| peer.paths.trusted(now).is_some()) {
+            self.settle(from, now);
             // One such packet turns the kernel's endpoint to the loopback address.
             self.look_soon(now);
         }

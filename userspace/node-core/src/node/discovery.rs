@@ -106,6 +106,9 @@ impl Node {
         for key in self.peers.with_disco(&disco) {
             let Some(peer) = self.peers.get_mut(&key) else { continue };
             let Some(sent) = peer.paths.handle_pong(pong.tx_id, now) else { continue };
+            if let Via::Udp(path) = sent.to {
+                peer.pulse.note_pong(path, now);
+            }
             if let Purpose::User(id) = sent.purpose
                 && self.pings.remove(&id).is_some()
             {

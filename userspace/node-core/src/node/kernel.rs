@@ -15,9 +15,14 @@ use crate::input::ObservedPeer;
 use crate::output::{Event, Via};
 use crate::path::Path;
 use crate::paths::{Purpose, Target};
+use crate::peer::Peer;
 use crate::timers::Wake;
 
-/// Between looks while any session lives.
+/// Between looks while any session lives by a path: a dead path shows by bytes that leave while none come.
+const WATCHFUL: Duration = Duration::from_millis(250);
+/// So much longer for each peer in the kernel, for a look costs in proportion.
+const PER_PEER: Duration = Duration::from_millis(1);
+/// Between looks while sessions live by DERP only; at most.
 const ACTIVE: Duration = Duration::from_secs(3);
 /// Between looks while none does.
 const IDLE: Duration = Duration::from_secs(30);
@@ -42,10 +47,16 @@ impl Node {
             // Live sessions show by growing counters, and what is held lasts only some seconds.
             self.timers.set(Wake::Observe, now + Duration::from_secs(1));
         } else {
-            let any_active = self.peers.iter().any(|peer| peer.is_active(now));
-            self.timers.set(Wake::Observe, now + if any_active { ACTIVE } else { IDLE });
+            self.timers.set(Wake::Observe, now + self.look_interval(observed.len(), now));
         }
         self.refresh_health(now);
+    }
+
+    fn look_interval(&self, peers: usize, now: Instant) -> Duration {
+        let watchful = WATCHFUL + PER_PEER * u32::try_from(peers).unwrap_or(u32::MAX);
+        let active = self.peers.iter().filter(|peer| peer.is_active(now));
+        let of = |peer: &Peer| if peer.in_use(now).is_some() { watchful.min(ACTIVE) } else { ACTIVE };
+        active.map(of).min().unwrap_or(IDLE)
     }
 
     /// One peer of a dump.

@@ -173,6 +173,7 @@ impl Node {
         self.to_call.remove(&key);
         for wake in [
             Wake::Heartbeat,
+            Wake::Pulse,
             Wake::PongLate,
             Wake::TrustEnds,
             Wake::TrialEnds,

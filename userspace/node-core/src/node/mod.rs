@@ -130,6 +130,7 @@ impl Node {
         while let Some(wake) = self.timers.pop(now) {
             match wake {
                 Wake::Heartbeat(peer) => self.heartbeat(peer, now),
+                Wake::Pulse(peer) => self.beat(peer, now),
                 Wake::PongLate(peer) => self.expire_pings(peer, now),
                 Wake::TrustEnds(peer) => self.end_trust(peer, now),
                 Wake::TrialEnds(peer) => self.end_trial(peer, now),

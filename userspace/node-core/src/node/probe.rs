@@ -8,7 +8,8 @@ use wire::nacl::TAG_LEN;
 
 use super::Node;
 use crate::output::{Event, PingError, PingId, Transmit, Via};
-use crate::paths::{Purpose, Sent};
+use crate::paths::{Purpose, Sent, TRUST};
+use crate::pulse::Beat;
 use crate::timers::Wake;
 
 /// How often the best address of an active peer is pinged (`heartbeatInterval`).
@@ -171,13 +172,50 @@ impl Node {
         if peer.is_blocked(now) {
             return;
         }
-        if let Some(best) = peer.paths.best() {
-            self.send_ping(key, Via::Udp(best), Purpose::Heartbeat, 0, now);
+        let (best, in_use, latency) = (peer.paths.best(), peer.in_use(now), peer.latency(now));
+        for path in best.into_iter().chain(in_use.filter(|path| Some(*path) != best)) {
+            self.send_ping(key, Via::Udp(path), Purpose::Heartbeat, 0, now);
+        }
+        if let Some((peer, path)) = self.peers.get_mut(&key).zip(in_use) {
+            peer.pulse.note_heartbeat(path, latency, now);
         }
         if self.peers.get(&key).is_some_and(|peer| peer.paths.wants_full_ping(now)) {
             self.probe(key, true, now);
         }
         self.settle(key, now);
+    }
+
+    /// The path in use is in doubt: it is asked, or has not answered.
+    pub(super) fn beat(&mut self, key: NodePublic, now: Instant) {
+        while let Some(beat) = self.peers.get_mut(&key).and_then(|peer| peer.pulse.beat(now)) {
+            match beat {
+                Beat::Ask(path) => drop(self.send_ping(key, Via::Udp(path), Purpose::Heartbeat, 0, now)),
+                Beat::AskAll(path) => {
+                    self.send_ping(key, Via::Udp(path), Purpose::Heartbeat, 0, now);
+                    self.probe_urgently(key, now);
+                }
+                Beat::Dead(path) => {
+                    if let Some(peer) = self.peers.get_mut(&key) {
+                        peer.bury(path, now);
+                    }
+                }
+            }
+        }
+        self.settle(key, now);
+    }
+
+    /// Pings every path at once, and asks the peer by DERP to do the same.
+    fn probe_urgently(&mut self, key: NodePublic, now: Instant) {
+        let Some(peer) = self.peers.get_mut(&key) else { return };
+        let due = peer.paths.start_urgent_ping(&self.underlay, now);
+        let call = peer.last_call.is_none_or(|at| now >= at + CALL_INTERVAL);
+        for path in due {
+            self.send_ping(key, Via::Udp(path), Purpose::Discovery, 0, now);
+        }
+        if let Some(peer) = self.peers.get_mut(&key).filter(|_| call) {
+            peer.last_call = Some(now);
+            self.call(key, now);
+        }
     }
 
     /// Some pings were not answered in time.
@@ -198,7 +236,7 @@ impl Node {
     /// The last pong is too old: by DERP from now on, and if the session lives, look for another way.
     pub(super) fn end_trust(&mut self, key: NodePublic, now: Instant) {
         if let Some(peer) = self.peers.get_mut(&key) {
-            peer.paths.elect(now);
+            peer.paths.elect(TRUST, now);
         }
         if self.peers.get(&key).is_some_and(|peer| peer.is_active(now) && peer.paths.trusted(now).is_none()) {
             self.probe(key, true, now);
@@ -227,6 +265,8 @@ impl Node {
                 self.events.push_back(Event::SetEndpoint { peer: key, endpoint });
             }
         }
+        let in_use = peer.in_use(now);
+        peer.pulse.follow(in_use, now);
         let via = peer.via(now);
         if peer.shown != via {
             peer.shown = via;
@@ -239,6 +279,7 @@ impl Node {
         let blocked_until = peer.blocked_until().filter(|until| *until > now);
         for (wake, at) in [
             (Wake::TrustEnds(key), trusted_until),
+            (Wake::Pulse(key), peer.pulse.next()),
             (Wake::PongLate(key), peer.paths.next_expiry()),
             (Wake::TrialEnds(key), peer.held_until()),
             (Wake::BlockEnds(key), blocked_until),

@@ -6,6 +6,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that panics has failed")]
 
 mod alone;
+mod failover;
 mod kernel;
 mod nat;
 mod pairs;

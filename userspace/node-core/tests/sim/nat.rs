@@ -6,18 +6,50 @@ use std::time::{Duration, Instant};
 
 const LIFETIME: Duration = Duration::from_secs(30);
 
+/// On what of the other side a mapping, or the right to come in by it, depends (RFC 4787, sections 4.1 and 5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Dependence {
+    Nothing,
+    Address,
+    AddressAndPort,
+}
+
+impl Dependence {
+    pub(crate) const ALL: [Self; 3] = [Self::Nothing, Self::Address, Self::AddressAndPort];
+
+    fn same(self, a: SocketAddr, b: SocketAddr) -> bool {
+        match self {
+            Self::Nothing => true,
+            Self::Address => a.ip() == b.ip(),
+            Self::AddressAndPort => a == b,
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// No NAT: the host has the public address itself.
     None,
-    /// One mapping for all destinations, open for everybody.
-    Easy,
-    /// One mapping for all destinations, open for those sent to.
-    PortRestricted,
-    /// A mapping for each destination, open for that one.
-    Hard,
+    Nat {
+        mapping: Dependence,
+        filtering: Dependence,
+        hairpin: bool,
+    },
     /// UDP is dropped in both directions.
     Blocked,
+}
+
+impl Kind {
+    /// One mapping for all destinations, open for everybody.
+    pub(crate) const EASY: Self = Self::nat(Dependence::Nothing, Dependence::Nothing);
+    /// One mapping for all destinations, open for those sent to.
+    pub(crate) const PORT_RESTRICTED: Self = Self::nat(Dependence::Nothing, Dependence::AddressAndPort);
+    /// A mapping for each destination, open for that one.
+    pub(crate) const HARD: Self = Self::nat(Dependence::AddressAndPort, Dependence::AddressAndPort);
+
+    pub(crate) const fn nat(mapping: Dependence, filtering: Dependence) -> Self {
+        Self::Nat { mapping, filtering, hairpin: false }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -46,9 +78,12 @@ impl Nat {
         self.mappings.clear();
     }
 
-    /// The host's address as the Internet knows it; the port is not meant.
-    pub(crate) fn public(&self, inside: SocketAddr) -> SocketAddr {
-        SocketAddr::new(self.public_ip, inside.port())
+    pub(crate) fn public_ip(&self) -> IpAddr {
+        self.public_ip
+    }
+
+    pub(crate) fn hairpins(&self) -> bool {
+        matches!(self.kind, Kind::Nat { hairpin: true, .. })
     }
 
     /// What a packet's source looks like outside.
@@ -58,13 +93,14 @@ impl Nat {
         to: SocketAddr,
         now: Instant,
     ) -> Option<SocketAddr> {
-        match self.kind {
+        let by = match self.kind {
             Kind::None => return Some(inside),
             Kind::Blocked => return None,
-            Kind::Easy | Kind::PortRestricted | Kind::Hard => self.sweep(now),
-        }
-        let hard = self.kind == Kind::Hard;
-        let fits = |m: &&mut Mapping| m.inside == inside && (!hard || m.sent_to.contains_key(&to));
+            Kind::Nat { mapping, .. } => mapping,
+        };
+        self.sweep(now);
+        let fits =
+            |m: &&mut Mapping| m.inside == inside && m.sent_to.keys().next().is_some_and(|a| by.same(*a, to));
         let mapping = match self.mappings.iter_mut().find(fits) {
             Some(mapping) => mapping,
             None => {
@@ -80,17 +116,17 @@ impl Nat {
 
     /// Who inside gets a packet, if anybody.
     pub(crate) fn inbound(&mut self, from: SocketAddr, to: SocketAddr, now: Instant) -> Option<SocketAddr> {
-        match self.kind {
+        let by = match self.kind {
             Kind::None => return Some(to),
             Kind::Blocked => return None,
-            Kind::Easy | Kind::PortRestricted | Kind::Hard => self.sweep(now),
-        }
-        let open = self.kind == Kind::Easy;
+            Kind::Nat { filtering, .. } => filtering,
+        };
+        self.sweep(now);
         let mapping = self.mappings.iter_mut().find(|m| m.public_port == to.port())?;
-        if !open && !mapping.sent_to.contains_key(&from) {
-            return None;
-        }
-        mapping.sent_to.insert(from, now);
+        let mut known = mapping.sent_to.iter_mut().filter(|(known, _)| by.same(**known, from)).peekable();
+        known.peek()?;
+        // What comes in keeps a mapping open (RFC 4787, section 4.3, allows it).
+        known.for_each(|(_, at)| *at = now);
         Some(mapping.inside)
     }
 

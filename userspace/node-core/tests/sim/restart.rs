@@ -14,7 +14,7 @@ fn secs(s: u64) -> Duration {
 #[test]
 fn a_restarted_controller_adopts_live_peers_and_loses_nothing() {
     for seed in 0..100 {
-        let mut world = World::new(seed, &[Kind::PortRestricted, Kind::PortRestricted]);
+        let mut world = World::new(seed, &[Kind::PORT_RESTRICTED, Kind::PORT_RESTRICTED]);
         world.talk(0, 1, TICK, secs(10));
         assert!(world.is_direct(0, 1), "seed {seed}");
         let cached = world.hosts[0].node.cached_map();
@@ -32,7 +32,7 @@ fn a_restarted_controller_adopts_live_peers_and_loses_nothing() {
 
 #[test]
 fn a_restart_without_a_cache_waits_for_control_and_then_adopts() {
-    let mut world = World::new(3, &[Kind::PortRestricted, Kind::None]);
+    let mut world = World::new(3, &[Kind::PORT_RESTRICTED, Kind::None]);
     world.talk(0, 1, TICK, secs(10));
     let set_before = world.hosts[0].kernel.endpoints_set;
     world.kill(0);
@@ -49,11 +49,11 @@ fn a_restart_without_a_cache_waits_for_control_and_then_adopts() {
 #[test]
 fn a_peer_that_moved_while_the_controller_was_dead_is_found_again() {
     for seed in 0..50 {
-        let mut world = World::new(seed, &[Kind::PortRestricted, Kind::PortRestricted]);
+        let mut world = World::new(seed, &[Kind::PORT_RESTRICTED, Kind::PORT_RESTRICTED]);
         world.talk(0, 1, TICK, secs(10));
         let cached = world.hosts[0].node.cached_map();
         world.kill(0);
-        world.hosts[1].nat.forget();
+        world.nat_of(1).forget();
         world.run_for(secs(2));
         world.restart(0, cached);
         world.talk(0, 1, TICK, secs(15));

@@ -3,12 +3,12 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use node_core::{Carry, DerpState, Event, FromDerp, Path, Slot, Transmit};
+use node_core::{Carry, DerpState, Event, FromDerp, Path, Slot, Transmit, Uplink};
 use types::{NodePublic, RegionId};
 use wire::control::{MapResponse, PeerChange};
 
 use crate::kernel::Packet;
-use crate::world::{CONTROL_DELAY, DERP_DELAY, LOOPBACK_PORT, World};
+use crate::world::{CONTROL_DELAY, DERP_DELAY, Host, LOOPBACK_PORT, World};
 
 /// What travels by UDP.
 #[derive(Clone, Debug)]
@@ -50,6 +50,11 @@ impl World {
                     Payload::WireGuard { packet, .. } => (vec![1, 0, 0, 0], Some(packet)),
                 };
                 let verdict = node.handle_derp(region, from, &bytes, now);
+                if packet.is_some()
+                    && let Some(sender) = self.hosts.iter().position(|host| host.key == from)
+                {
+                    self.flows.remove(&(sender, host));
+                }
                 if let (FromDerp::Deliver(slot), Some(packet)) = (verdict, packet) {
                     self.receive(host, from, SocketAddr::new(slot.ip().into(), LOOPBACK_PORT), packet);
                 }
@@ -66,26 +71,42 @@ impl World {
             self.travel(to, from, Payload::Bytes(wire::stun::encode_response(tx_id, from)));
             return;
         }
-        for index in 0..self.hosts.len() {
-            let host = &mut self.hosts[index];
-            if host.nat.public(host.inside).ip() != to.ip() {
-                continue;
+        let nat = self.nats.iter_mut().find(|nat| nat.public_ip() == to.ip());
+        let inside = nat.map_or(Some(to), |nat| nat.inbound(from, to, now));
+        let at = |host: &Host| host.lines.iter().position(|line| Some(line.inside) == inside);
+        let found = self.hosts.iter().enumerate().find_map(|(index, host)| Some((index, at(host)?)));
+        if let Some((host, line)) = found.filter(|(host, line)| {
+            let line = &self.hosts[*host].lines[*line];
+            line.carrier && line.passes[1]
+        }) {
+            if let Payload::WireGuard { from: key, .. } = &payload
+                && let Some(sender) = self.hosts.iter().position(|host| host.key == *key)
+            {
+                self.flows.insert((sender, host), (from, to));
             }
-            if host.nat.inbound(from, to, now) != Some(host.inside) {
-                return;
-            }
-            match payload {
-                Payload::Bytes(bytes) if host.is_up => {
-                    host.node.handle_datagram(Path::direct(from), &bytes, now);
+            self.arrive(host, line, from, payload);
+        }
+    }
+
+    /// A datagram comes out of a host's line.
+    fn arrive(&mut self, index: usize, line: usize, from: SocketAddr, payload: Payload) {
+        let now = self.now;
+        let host = &mut self.hosts[index];
+        match payload {
+            Payload::Bytes(bytes) => {
+                let is_lost = host.drops_disco && wire::disco::looks_like_disco(&bytes);
+                if host.is_up && !is_lost {
+                    let path = Path { uplink: Some(Uplink(line as u32 + 2)), ..Path::direct(from) };
+                    host.node.handle_datagram(path, &bytes, now);
                 }
-                Payload::WireGuard { from: key, to, packet } if !host.drops_wireguard && to == host.key => {
+            }
+            Payload::WireGuard { from: key, to, packet } => {
+                if !host.drops_wireguard && to == host.key {
                     self.receive(index, key, from, packet);
                 }
-                _ => {}
             }
-            self.drain(index);
-            return;
         }
+        self.drain(index);
     }
 
     fn receive(&mut self, index: usize, from: NodePublic, source: SocketAddr, packet: Packet) {
@@ -107,7 +128,7 @@ impl World {
                 match transmit {
                     Transmit::Udp { path, bytes } => {
                         host.controller_sent += 1;
-                        self.udp(index, path.remote, Payload::Bytes(bytes));
+                        self.udp(index, path, Payload::Bytes(bytes));
                     }
                     Transmit::Derp { region, to, bytes } => {
                         self.derp(index, region, to, Payload::Bytes(bytes));
@@ -144,6 +165,7 @@ impl World {
                 self.at(now + DERP_DELAY, Delivery::DerpUp { host: index, region });
             }
             Event::CloseDerp(region) => drop(host.derp.remove(&region)),
+            Event::PathChanged { .. } => host.path_changes += 1,
             Event::PingResult { id, result } => drop(host.pings.insert(id, result)),
             Event::BadMap(why) => panic!("bad map: {why}"),
             _ => {}
@@ -172,7 +194,9 @@ impl World {
         let host = &mut self.hosts[index];
         let payload = Payload::WireGuard { from: host.key, to, packet };
         let Some(slot) = Slot::from_ip(endpoint.ip()) else {
-            self.udp(index, endpoint, payload);
+            // The kernel follows its routes.
+            let uplink = host.pins.get(&endpoint.ip()).copied();
+            self.udp(index, Path { uplink, ..Path::direct(endpoint) }, payload);
             return;
         };
         if !host.is_up {
@@ -183,7 +207,7 @@ impl World {
                 assert_eq!(peer, to, "the slot is the peer's");
                 self.derp(index, region, to, payload);
             }
-            Some(Carry::Udp(path)) => self.udp(index, path.remote, payload),
+            Some(Carry::Udp(path)) => self.udp(index, path, payload),
             None => {}
         }
     }
@@ -195,11 +219,25 @@ impl World {
         }
     }
 
-    fn udp(&mut self, index: usize, to: SocketAddr, payload: Payload) {
-        let now = self.now;
-        let host = &mut self.hosts[index];
-        if let Some(from) = host.nat.outbound(host.inside, to, now) {
-            self.travel(from, to, payload);
+    fn udp(&mut self, index: usize, path: Path, payload: Payload) {
+        let (now, to) = (self.now, path.remote);
+        let lines = &self.hosts[index].lines;
+        let line = match path.uplink {
+            Some(Uplink(number)) => lines.get(number as usize - 2),
+            None => lines.iter().find(|line| line.carrier),
+        };
+        let Some(line) = line.filter(|line| line.carrier && line.passes[0]).cloned() else { return };
+        let nat = &mut self.nats[line.nat];
+        let neighbor =
+            |host: &Host| host.lines.iter().any(|other| other.nat == line.nat && other.inside == to);
+        if self.hosts.iter().any(neighbor) {
+            self.travel(line.inside, to, payload);
+        } else if to.ip() != nat.public_ip() || nat.hairpins() {
+            let from = nat.outbound(line.inside, to, now);
+            // Private addresses lead nowhere.
+            if let Some(from) = from.filter(|_| !matches!(to.ip(), IpAddr::V4(ip) if ip.is_private())) {
+                self.travel(from, to, payload);
+            }
         }
     }
 

@@ -16,7 +16,7 @@ fn secs(s: u64) -> Duration {
 }
 
 fn direct_pair(seed: u64) -> World {
-    let mut world = World::new(seed, &[Kind::PortRestricted, Kind::None]);
+    let mut world = World::new(seed, &[Kind::PORT_RESTRICTED, Kind::None]);
     world.talk(0, 1, TICK, secs(10));
     assert!(world.is_direct(0, 1), "seed {seed}");
     world
@@ -27,7 +27,7 @@ fn direct_pair(seed: u64) -> World {
 #[test]
 fn trap_discovery_is_ahead_of_the_firewall() {
     for dropping in [0, 1] {
-        let mut world = World::new(7, &[Kind::PortRestricted, Kind::None]);
+        let mut world = World::new(7, &[Kind::PORT_RESTRICTED, Kind::None]);
         world.hosts[dropping].drops_wireguard = true;
         world.talk(0, 1, TICK, secs(45));
         let sent = world.talk(0, 1, TICK, secs(30));
@@ -77,15 +77,6 @@ fn trap_a_known_path_does_not_hurry_the_kernel() {
     }
 }
 
-/// A dead direct path costs no more than its trust: then packets go by DERP.
-#[test]
-fn trap_trust_ends_and_packets_go_by_derp() {
-    let mut world = direct_pair(2);
-    world.hosts[1].nat.kind = Kind::Blocked;
-    world.talk(0, 1, TICK, Duration::from_millis(6600));
-    assert!(world.rests_on_derp(0, 1));
-}
-
 /// Activity is growth: large counters in the first dump are history, and wake nobody.
 #[test]
 fn trap_first_counters_are_no_activity() {
@@ -132,7 +123,7 @@ fn trap_pings_before_the_netmap() {
 /// Endpoint lists go stale and grow: dead ones are pinged and never used.
 #[test]
 fn trap_stale_endpoints_in_the_map() {
-    let mut world = World::new(6, &[Kind::PortRestricted, Kind::None]);
+    let mut world = World::new(6, &[Kind::PORT_RESTRICTED, Kind::None]);
     world.run_for(secs(1));
     let mut stale = world.wire_node(1);
     stale.endpoints.extend((1..40u16).map(|port| SocketAddr::from(([203, 0, 113, 99], port))));

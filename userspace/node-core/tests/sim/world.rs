@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant, SystemTime};
 
+use ipnet::IpNet;
 use node_core::{Clock, Config, FromDerp, Hop, Node, PingError, PingId, Pong, Prefs, Underlay, Uplink, Via};
 use types::{DiscoPrivate, NodeId, NodePrivate, NodePublic, RegionId};
 use wire::control::{DerpMap, MapResponse, Node as WireNode};
@@ -30,7 +31,13 @@ pub(crate) struct Host {
     pub(crate) node: Node,
     pub(crate) kernel: Kernel,
     pub(crate) key: NodePublic,
-    pub(crate) nat: Nat,
+    pub(crate) lines: Vec<Line>,
+    /// Underlay routes pinned by the node: the line for a remote.
+    pub(crate) pins: BTreeMap<IpAddr, Uplink>,
+    /// How often the way to a peer changed.
+    pub(crate) path_changes: usize,
+    /// A firewall that drops DISCO and lets WireGuard in.
+    pub(crate) drops_disco: bool,
     /// A firewall that drops WireGuard and lets DISCO in.
     pub(crate) drops_wireguard: bool,
     /// Whether a controller runs; the kernel does in any case.
@@ -39,17 +46,31 @@ pub(crate) struct Host {
     /// UDP datagrams of the controller so far.
     pub(crate) controller_sent: usize,
     disco: [u8; 32],
-    pub(crate) inside: SocketAddr,
     pub(crate) derp: BTreeSet<RegionId>,
     pub(crate) endpoints: Vec<SocketAddr>,
     pub(crate) home: RegionId,
 }
 
+/// One uplink of a host: a cable to a router.
+#[derive(Clone, Debug)]
+pub(crate) struct Line {
+    /// Which NAT is at its other end.
+    pub(crate) nat: usize,
+    pub(crate) inside: SocketAddr,
+    /// Plugged in, as far as the host can see.
+    pub(crate) carrier: bool,
+    /// Whether packets pass: out, in.
+    pub(crate) passes: [bool; 2],
+}
+
 pub(crate) struct World {
     pub(crate) now: Instant,
     pub(crate) hosts: Vec<Host>,
+    pub(crate) nats: Vec<Nat>,
     /// Arrival of each data packet, by number.
     pub(crate) arrived: BTreeMap<u64, Instant>,
+    /// How the last data packet from one host to another looked on the Internet: from, to.
+    pub(crate) flows: BTreeMap<(usize, usize), (SocketAddr, SocketAddr)>,
     /// Of a hundred UDP datagrams so many get lost.
     pub(crate) loss: u64,
     pub(crate) start: Instant,
@@ -74,12 +95,21 @@ pub(crate) fn overlay(host: usize) -> Ipv4Addr {
 }
 
 impl World {
+    /// Hosts, each behind a NAT of its own.
     pub(crate) fn new(seed: u64, nats: &[Kind]) -> Self {
+        let lines: Vec<Vec<usize>> = (0..nats.len()).map(|nat| vec![nat]).collect();
+        Self::wired(seed, nats, &lines)
+    }
+
+    /// NATs, and for each host the NATs at the other ends of its lines, the preferred first.
+    pub(crate) fn wired(seed: u64, nats: &[Kind], lines: &[Vec<usize>]) -> Self {
         let start = Instant::now();
         let mut world = Self {
             now: start,
             hosts: Vec::new(),
+            nats: Vec::new(),
             arrived: BTreeMap::new(),
+            flows: BTreeMap::new(),
             loss: 0,
             start,
             queue: BinaryHeap::new(),
@@ -88,7 +118,12 @@ impl World {
             random: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
         };
         for (index, kind) in nats.iter().enumerate() {
-            let host = world.host(index, *kind);
+            let public = IpAddr::from([203, 0, 113, index as u8 + 1]);
+            let first_port = 10_000 + world.below(40_000) as u16;
+            world.nats.push(Nat::new(*kind, public, first_port));
+        }
+        for (index, lines) in lines.iter().enumerate() {
+            let host = world.host(index, lines);
             world.hosts.push(host);
         }
         for index in 0..world.hosts.len() {
@@ -100,23 +135,29 @@ impl World {
         world
     }
 
-    fn host(&mut self, index: usize, kind: Kind) -> Host {
-        let public = IpAddr::from([203, 0, 113, index as u8 + 1]);
-        let inside = if kind == Kind::None { public } else { IpAddr::from([192, 168, index as u8, 2]) };
+    fn host(&mut self, index: usize, lines: &[usize]) -> Host {
+        let line = |nat: &usize| {
+            let private = IpAddr::from([192, 168, *nat as u8, index as u8 + 2]);
+            let kind = self.nats[*nat].kind;
+            let inside = if kind == Kind::None { self.nats[*nat].public_ip() } else { private };
+            Line { nat: *nat, inside: SocketAddr::new(inside, PORT), carrier: true, passes: [true; 2] }
+        };
+        let lines = lines.iter().map(line).collect();
         let key = NodePrivate::from_random([index as u8 + 1; 32]).public();
         let disco = [index as u8 + 101; 32];
-        let first_port = 10_000 + self.below(40_000) as u16;
         Host {
             node: Node::new(config(key, disco), self.clock(), self.seed()),
             kernel: Kernel::default(),
             key,
-            nat: Nat::new(kind, public, first_port),
+            lines,
+            pins: BTreeMap::new(),
+            path_changes: 0,
+            drops_disco: false,
             drops_wireguard: false,
             is_up: true,
             pings: BTreeMap::new(),
             controller_sent: 0,
             disco,
-            inside: SocketAddr::new(inside, PORT),
             derp: BTreeSet::new(),
             endpoints: Vec::new(),
             home: RegionId(0),
@@ -139,11 +180,31 @@ impl World {
         if let Some(cached) = cached {
             host.node.handle_map(cached, now);
         }
-        let addresses = vec![format!("{}/24", host.inside.ip()).parse().unwrap()];
-        let hop = Hop { metric: 0, uplink: Uplink(2), gateway: None };
-        let routes = [("0.0.0.0/0".parse().unwrap(), [hop].into())].into();
-        host.node.handle_underlay(Underlay { addresses, routes }, now);
+        self.tell_underlay(index);
+    }
+
+    /// What the kernel tells the node of its lines.
+    pub(crate) fn tell_underlay(&mut self, index: usize) {
+        let now = self.now;
+        let host = &mut self.hosts[index];
+        let mut underlay = Underlay::default();
+        for (line, number) in host.lines.iter().zip(0..).filter(|(line, _)| line.carrier) {
+            // Public hosts are no neighbors.
+            let length = if line.inside.ip().to_string().starts_with("192.168") { 24 } else { 32 };
+            let net = IpNet::new(line.inside.ip(), length).unwrap();
+            let hop = Hop { metric: 100 * (number + 1), uplink: Uplink(number + 2), gateway: None };
+            underlay.addresses.push(net);
+            underlay.routes.entry(net.trunc()).or_default().insert(Hop { metric: 0, ..hop });
+            underlay.routes.entry("0.0.0.0/0".parse().unwrap()).or_default().insert(hop);
+        }
+        host.node.handle_underlay(underlay, now);
         self.drain(index);
+    }
+
+    /// The NAT of a host's first line.
+    pub(crate) fn nat_of(&mut self, host: usize) -> &mut Nat {
+        let nat = self.hosts[host].lines[0].nat;
+        &mut self.nats[nat]
     }
 
     /// How control describes a host.
@@ -241,6 +302,21 @@ impl World {
     pub(crate) fn is_direct(&self, a: usize, b: usize) -> bool {
         let direct = |a, b| matches!(self.via(a, b), Via::Udp(path) if path.is_direct());
         direct(a, b) && direct(b, a)
+    }
+
+    /// Whether neither trusts a path to the other.
+    pub(crate) fn both_relayed(&self, a: usize, b: usize) -> bool {
+        let relayed = |a, b| matches!(self.via(a, b), Via::Derp(_));
+        relayed(a, b) && relayed(b, a)
+    }
+
+    /// Whether packets between two hosts take one path, back and forth.
+    pub(crate) fn is_one_path(&self, a: usize, b: usize) -> bool {
+        match (self.flows.get(&(a, b)), self.flows.get(&(b, a))) {
+            (Some((from, to)), Some(back)) => (*to, *from) == *back,
+            (None, None) => true,
+            _ => false,
+        }
     }
 
     /// Whether the kernel of `from` sends to `to` by DERP.
