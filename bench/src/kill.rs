@@ -1,10 +1,11 @@
-//! Packets lost when the controller is killed at 1,000 packets a second and started again a second later.
+//! Packets lost when the controller is killed at 1,000 packets a second and started again a second later. Ours and the peer
+//! take turns.
 
 use std::net::IpAddr;
 use std::time::Duration;
 
 use anyhow::Context;
-use lab::{Namespace, Process, until};
+use lab::{Namespace, Process, Server, Stock, until};
 
 use crate::row::{Aim, Row};
 use crate::stage::Stage;
@@ -27,6 +28,7 @@ pub(crate) fn run(runs: usize) -> anyhow::Result<Vec<Row>> {
     client.direct("ours", DEADLINE)?;
     node.direct("client", DEADLINE)?;
     let target = node.address(false)?;
+    let mut joined = join_stock(&stage, &machines, &server, &key).map(|joined| (joined, Vec::new()));
     let mut ours = Vec::new();
     for _ in 0..runs {
         ours.push(lost(&machines[0], target, || {
@@ -35,49 +37,48 @@ pub(crate) fn run(runs: usize) -> anyhow::Result<Vec<Row>> {
             node.relaunch()
         })?);
         node.ready()?;
+        joined = joined.and_then(|((mut stock, target), mut losses)| {
+            losses.push(lost(&machines[0], target, || {
+                stock.process.kill()?;
+                pause(&machines[0])?;
+                let again = stage.stock(&machines[2], server.certificate()).map_err(anyhow::Error::msg)?;
+                stock = again;
+                Ok(())
+            })?);
+            reached(&machines[0], target)?;
+            Ok(((stock, target), losses))
+        });
     }
 
-    let stock = (|| {
-        let mut node = stage.stock(&machines[2], server.certificate())?;
-        let losses = stock_runs(&stage, &machines, &server, &key, &mut node, runs);
-        losses.map_err(|error| format!("{error:#}"))
-    })();
     Ok(vec![Row::new(
         "kill",
         format!("packets lost of {ECHOES} on controller SIGKILL + restart"),
         "packets",
         &ours,
-        ("tailscaled 1.102.5", stock),
+        ("tailscaled 1.102.5", joined.map(|(_, losses)| losses).map_err(|error| format!("{error:#}"))),
         Aim::AtMost(0.0),
     )])
 }
 
-fn stock_runs(
-    stage: &Stage,
-    machines: &[Namespace; 3],
-    server: &lab::Server<'_>,
+/// The stock node, and its address as the client reaches it.
+fn join_stock<'lab>(
+    stage: &'lab Stage,
+    machines: &'lab [Namespace; 3],
+    server: &Server<'_>,
     key: &str,
-    node: &mut lab::Stock<'_>,
-    runs: usize,
-) -> anyhow::Result<Vec<f64>> {
+) -> anyhow::Result<(Stock<'lab>, IpAddr)> {
+    let node = stage.stock(&machines[2], server.certificate()).map_err(anyhow::Error::msg)?;
     node.up(key, &[])?;
     let target = until("the client knows the stock node", DEADLINE, || {
         node.status().ok()?["Self"]["TailscaleIPs"][0].as_str()?.parse::<IpAddr>().ok()
     })?;
+    reached(&machines[0], target)?;
+    Ok((node, target))
+}
+
+fn reached(client: &Namespace, target: IpAddr) -> anyhow::Result<()> {
     let ping = format!("ping -c 1 -W 1 {target}");
-    until("the client reaches the stock node", DEADLINE, || machines[0].sh(&ping).ok())?;
-    let mut losses = Vec::new();
-    for _ in 0..runs {
-        losses.push(lost(&machines[0], target, || {
-            node.process.kill()?;
-            pause(&machines[0])?;
-            node.process =
-                stage.stock(&machines[2], server.certificate()).map_err(anyhow::Error::msg)?.process;
-            Ok(())
-        })?);
-        until("the client reaches the stock node again", DEADLINE, || machines[0].sh(&ping).ok())?;
-    }
-    Ok(losses)
+    until("the client reaches the stock node", DEADLINE, || client.sh(&ping).ok()).map(drop)
 }
 
 /// Sends [`ECHOES`] echoes to `target` and does `interrupt` while they run.

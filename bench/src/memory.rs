@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use lab::{Lab, Node, Stock, node, stock, until};
+use lab::{Internet, Lab, Node, Stock, node, stock, until};
 
 use crate::crowd;
 use crate::row::{Aim, Row};
@@ -60,7 +60,12 @@ fn large() -> anyhow::Result<Vec<Row>> {
         return Ok(Vec::new());
     };
     let lab = Lab::new()?;
-    let hosts = [lab.namespace("ours")?, lab.namespace("stock")?];
+    let internet = Internet::new(&lab)?;
+    let hosts = [internet.host(&lab, "ours", 31)?, internet.host(&lab, "stock", 32)?];
+    for host in &hosts {
+        // Without a default route tailscaled takes the machine for offline and pauses its control client, loopback or not.
+        host.ip("route add default via 203.0.113.1")?;
+    }
     let serve = |host: &lab::Namespace| -> anyhow::Result<lab::Process> {
         let server =
             host.start("testcontrol", host.command(&testcontrol)?.args(["-nfake", &FAKES.to_string()]))?;

@@ -1,9 +1,13 @@
 //! Daemon start to first packet, already registered: the machine boots, and the first echo comes back through the tunnel.
+//!
+//! Each sample is a boot: a new network namespace, where neither the process nor anything that it left is there, on kept
+//! state. Ours and the peer take turns.
 
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::time::Instant;
 
-use lab::{Namespace, Node, Server};
+use lab::{Namespace, Stock};
 
 use crate::row::{Aim, Row};
 use crate::stage::Stage;
@@ -16,65 +20,61 @@ pub(crate) fn run(runs: usize) -> anyhow::Result<Vec<Row>> {
     let peer = stage.ours(&machine, server.certificate())?;
     peer.up(&key, &[])?;
     let target = peer.address(false)?;
-    let ours = ours(&stage, &server, &key, target, runs)?;
-    let stock = stock(&stage, &server, &key, target, runs).map_err(|error| format!("{error:#}"));
+
+    join_ours(&stage, server.certificate(), &key, target)?;
+    let mut stock = join_stock(&stage, server.certificate(), &key, target).map(|()| Vec::new());
+    let mut ours = Vec::new();
+    for _ in 0..runs {
+        let machine = stage.machine("ours", 32)?;
+        ours.push(boot(&machine, target, || stage.boot(&machine, server.certificate()))?);
+        stock = stock.and_then(|mut samples| {
+            let machine = stage.machine("stock", 33)?;
+            samples.push(boot(&machine, target, || stock_daemon(&stage, &machine, server.certificate()))?);
+            Ok(samples)
+        });
+    }
     Ok(vec![Row::new(
         "start",
         "daemon start to first packet, already registered",
         "ms",
         &ours,
-        ("tailscaled 1.102.5", stock),
+        ("tailscaled 1.102.5", stock.map_err(|error| format!("{error:#}"))),
         Aim::AtMost(50.0),
     )])
 }
 
-/// Each run is a boot: a new network namespace, where neither the process nor anything that it left is there, on kept state.
-fn ours(
-    stage: &Stage,
-    server: &Server<'_>,
-    key: &str,
+/// Milliseconds from `start` to the first answered echo.
+fn boot<N>(
+    machine: &Namespace,
     target: IpAddr,
-    runs: usize,
-) -> anyhow::Result<Vec<f64>> {
-    let machine = stage.machine("ours", 32)?;
-    let node = stage.ours(&machine, server.certificate())?;
-    node.up(key, &[])?;
-    echo(&machine, target)?;
-    drop(node);
-    drop(machine);
-    let mut samples = Vec::new();
-    for _ in 0..runs {
-        let machine = stage.machine("ours", 32)?;
-        let start = Instant::now();
-        let _node: Node<'_> = stage.boot(&machine, server.certificate())?;
-        echo(&machine, target)?;
-        samples.push(start.elapsed().as_secs_f64() * 1e3);
-    }
-    Ok(samples)
+    start: impl FnOnce() -> anyhow::Result<N>,
+) -> anyhow::Result<f64> {
+    let begun = Instant::now();
+    let _node = start()?;
+    echo(machine, target)?;
+    Ok(begun.elapsed().as_secs_f64() * 1e3)
 }
 
-fn stock(
-    stage: &Stage,
-    server: &Server<'_>,
-    key: &str,
-    target: IpAddr,
-    runs: usize,
-) -> anyhow::Result<Vec<f64>> {
-    let machine = stage.machine("stock", 33)?;
-    let node = stage.stock(&machine, server.certificate()).map_err(anyhow::Error::msg)?;
+fn join_ours(stage: &Stage, certificate: PathBuf, key: &str, target: IpAddr) -> anyhow::Result<()> {
+    let machine = stage.machine("ours", 32)?;
+    let node = stage.ours(&machine, certificate)?;
     node.up(key, &[])?;
-    echo(&machine, target)?;
-    drop(node);
-    drop(machine);
-    let mut samples = Vec::new();
-    for _ in 0..runs {
-        let machine = stage.machine("stock", 33)?;
-        let start = Instant::now();
-        let _node = stage.stock(&machine, server.certificate()).map_err(anyhow::Error::msg)?;
-        echo(&machine, target)?;
-        samples.push(start.elapsed().as_secs_f64() * 1e3);
-    }
-    Ok(samples)
+    echo(&machine, target)
+}
+
+fn join_stock(stage: &Stage, certificate: PathBuf, key: &str, target: IpAddr) -> anyhow::Result<()> {
+    let machine = stage.machine("stock", 33)?;
+    let node = stock_daemon(stage, &machine, certificate)?;
+    node.up(key, &[])?;
+    echo(&machine, target)
+}
+
+fn stock_daemon<'lab>(
+    stage: &'lab Stage,
+    machine: &'lab Namespace,
+    certificate: PathBuf,
+) -> anyhow::Result<Stock<'lab>> {
+    stage.stock(machine, certificate).map_err(anyhow::Error::msg)
 }
 
 /// Returns when the first echo has come back; asks every 10 ms, and again at once while there is no route yet.
