@@ -1,4 +1,5 @@
-//! How the eBPF object is built: one recipe, used by the dataplane's build script and by `cargo xtask build`.
+//! How an eBPF object is built: one recipe, used by the build scripts of the dataplane and of the bench and by
+//! `cargo xtask build`.
 //!
 //! Plain cargo with the pinned stable compiler: `core` is built for the BPF target, and bpf-linker, itself linked against
 //! the compiler's own LLVM, turns bitcode into BPF. Paths are remapped and nothing of the environment gets in, so two
@@ -19,16 +20,22 @@ const FLAGS: [&str; 5] = [
     "-Clinker=bpf-linker",
 ];
 
-/// Builds `ebpf/programs` below `repository` in the folder `target` and writes the object to `object`.
+/// Builds the package in `folder` below `repository` (its binary is called `name`) in the folder `target` and writes the
+/// object to `object`.
 ///
 /// # Errors
 /// What is missing and how to get it, or the compiler's messages.
-pub(crate) fn build_ebpf(repository: &Path, target: &Path, object: &Path) -> Result<(), String> {
+pub(crate) fn build_ebpf(
+    repository: &Path,
+    (folder, name): (&str, &str),
+    target: &Path,
+    object: &Path,
+) -> Result<(), String> {
     let sysroot = sysroot()?;
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut build = Command::new(cargo);
     build
-        .current_dir(repository.join("ebpf/programs"))
+        .current_dir(repository.join(folder))
         .args([
             "build",
             "--quiet",
@@ -49,8 +56,8 @@ pub(crate) fn build_ebpf(repository: &Path, target: &Path, object: &Path) -> Res
         .env_remove("RUSTC_WORKSPACE_WRAPPER")
         .env_remove("CARGO_TARGET_DIR")
         .env_remove("CARGO_BUILD_TARGET");
-    finish("building ebpf/programs", &mut build)?;
-    strip(&target.join("bpfel-unknown-none/release/programs"), object, &sysroot)
+    finish(&format!("building {folder}"), &mut build)?;
+    strip(&target.join("bpfel-unknown-none/release").join(name), object, &sysroot)
 }
 
 /// Leaves out the DWARF, which only the linker needed to make BTF: nine tenths of the file, and the crates' hashes in it

@@ -5,18 +5,26 @@
 //! judge; `bench/README.md` publishes a run with its machine.
 
 mod crowd;
+mod derp;
 mod filter;
+mod floors;
 mod join;
 mod kill;
 mod memory;
+mod ours;
+mod peers;
+mod relay;
+mod rig;
 mod row;
 mod stage;
 mod start;
+mod stun;
 
 use std::process::ExitCode;
 
 use anyhow::bail;
 use clap::Parser;
+use rig::Effort;
 use row::Row;
 
 #[derive(Parser)]
@@ -29,17 +37,24 @@ struct Args {
     /// Repetitions of each timed case
     #[arg(long, default_value_t = 5)]
     runs: usize,
+    /// Shorter samples and searches of the benches that load paths
+    #[arg(long)]
+    quick: bool,
 }
 
 /// Name, what it measures, and the measurement.
-type Bench = (&'static str, fn(usize) -> anyhow::Result<Vec<Row>>);
+type Bench = (&'static str, fn(Effort) -> anyhow::Result<Vec<Row>>);
 
-const BENCHES: [Bench; 5] = [
-    ("join", join::run),
-    ("start", start::run),
-    ("kill", kill::run),
-    ("memory", memory::run),
-    ("filter", filter::run),
+const BENCHES: [Bench; 9] = [
+    ("join", |effort| join::run(effort.runs)),
+    ("start", |effort| start::run(effort.runs)),
+    ("kill", |effort| kill::run(effort.runs)),
+    ("memory", |_| memory::run()),
+    ("filter", |effort| filter::run(effort.runs)),
+    ("floors", floors::run),
+    ("relay", relay::run),
+    ("stun", stun::run),
+    ("derp", derp::run),
 ];
 
 fn main() -> ExitCode {
@@ -59,11 +74,12 @@ fn measure(args: &Args) -> anyhow::Result<()> {
     if let Some(unknown) = args.names.iter().find(|name| BENCHES.iter().all(|(bench, _)| bench != name)) {
         bail!("no bench named {unknown}; there are: {}", BENCHES.map(|(name, _)| name).join(" "));
     }
+    let effort = if args.quick { Effort::quick(args.runs) } else { Effort::thorough(args.runs) };
     let mut rows = Vec::new();
     for (name, bench) in BENCHES {
         if args.names.is_empty() || args.names.iter().any(|wanted| wanted == name) {
             eprintln!("==> {name}");
-            let measured = bench(args.runs)?;
+            let measured = bench(effort)?;
             if args.json {
                 for row in &measured {
                     println!("{}", serde_json::to_string(row)?);

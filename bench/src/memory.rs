@@ -12,7 +12,7 @@ const DEADLINE: Duration = Duration::from_secs(120);
 /// Fake peers of Tailscale's test coordination server.
 const FAKES: usize = 1000;
 
-pub(crate) fn run(_: usize) -> anyhow::Result<Vec<Row>> {
+pub(crate) fn run() -> anyhow::Result<Vec<Row>> {
     let mut rows = small()?;
     rows.extend(large()?);
     rows.push(crowded()?);

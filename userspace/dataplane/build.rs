@@ -41,6 +41,6 @@ fn object(repository: &Path) -> Result<PathBuf, String> {
     let repository =
         repository.canonicalize().map_err(|error| format!("{}: {error}", repository.display()))?;
     let object = out.join("programs.o");
-    recipe::build_ebpf(&repository, &target, &object)?;
+    recipe::build_ebpf(&repository, ("ebpf/programs", "programs"), &target, &object)?;
     Ok(object)
 }

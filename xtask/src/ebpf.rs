@@ -30,6 +30,7 @@ pub(crate) fn reproducible() -> anyhow::Result<()> {
 
 fn build_in(target: &std::path::Path) -> anyhow::Result<PathBuf> {
     let object = target.join("programs.o");
-    recipe::build_ebpf(&step::root(), target, &object).map_err(anyhow::Error::msg)?;
+    recipe::build_ebpf(&step::root(), ("ebpf/programs", "programs"), target, &object)
+        .map_err(anyhow::Error::msg)?;
     Ok(object)
 }
