@@ -218,7 +218,6 @@ fn sample<'bed>(
         figures.process.push(run.process());
     }
     let frames = running.frames.clone();
-    drop(load);
     drop(running);
     let base = baseline(bed, kernel, &frames, effort, rate)?;
     figures.cpu.push(run.busy_beyond(base.busy_of_sent()));
