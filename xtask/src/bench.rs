@@ -19,14 +19,13 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     setup::run(&setup::Args::with_peers())?;
+    setup::bench_peers()?;
     let underpass = build::underpass(true)?;
     step::run(
         "build the bench",
         step::cargo().args(["build", "--locked", "--release", "--package", "bench"]),
     )?;
-    // Before everybody else's work, for ours and for the peers alike.
-    let mut bench = step::command("nice");
-    bench.args(["-n", "-20"]).arg(build::target().join("release/bench"));
+    let mut bench = step::command(build::target().join("release/bench"));
     bench.args(&args.names).args(["--runs", &args.runs.to_string()]).env("UNDERPASS_BIN", underpass);
     bench.args(args.json.then_some("--json")).args(args.quick.then_some("--quick"));
     let status = bench.status()?;

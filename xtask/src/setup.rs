@@ -13,7 +13,10 @@ use crate::step::{self, command, find, output, tools};
 const BPF_LINKER: &str = "0.13.0";
 /// The real peers of the interop tests.
 pub(crate) const TAILSCALE: &str = "1.102.5";
-const PEERS: [&str; 7] = ["tailscale", "tailscaled", "derper", "stunc", "derpprobe", "tsp", "testcontrol"];
+const PEERS: [&str; 8] =
+    ["tailscale", "tailscaled", "derper", "xdpderper", "stunc", "derpprobe", "tsp", "testcontrol"];
+/// Those of the bench that Tailscale ships only as a library: a Go module with one folder each.
+const BENCH_PEERS: (&str, [&str; 1]) = ("bench/peers", ["udprelay"]);
 
 /// Program, and the Debian package that brings it.
 const PACKAGES: [(&str, &str); 18] = [
@@ -134,6 +137,37 @@ fn packages() -> anyhow::Result<()> {
     let mut install = vec!["install", "-y", "--no-install-recommends"];
     install.extend(&missing);
     step::run(&by_hand, &mut apt(&install))
+}
+
+/// What only the bench needs: the peer relay by itself, and coturn. What cannot be had is missing in its rows, with the reason.
+pub(crate) fn bench_peers() -> anyhow::Result<()> {
+    let (folder, programs) = BENCH_PEERS;
+    if find("go").is_some() {
+        // Go itself knows whether anything changed.
+        let packages = programs.map(|program| format!("./{program}"));
+        let mut build = command("go");
+        build.current_dir(step::root().join(folder)).args(["build", "-trimpath", "-o"]).arg(tools());
+        step::run("build the bench's Go peers", build.args(packages).env("CGO_ENABLED", "0"))?;
+    } else {
+        println!("udprelay      absent: no `go` on PATH (1.26 or newer); its rows will say so");
+    }
+    if find("turnserver").is_some() {
+        println!("coturn        present");
+        return Ok(());
+    }
+    if find("apt-get").is_none() || !step::is_root() {
+        println!("coturn        absent; as root on Debian or Ubuntu: apt-get install coturn");
+        return Ok(());
+    }
+    // A runlevel that starts nothing: the package's own server is not wanted, now or at the next boot.
+    let mut install = command("apt-get");
+    install.args(["-qq", "-o", "Dpkg::Use-Pty=0", "install", "-y", "--no-install-recommends", "coturn"]);
+    install.env("DEBIAN_FRONTEND", "noninteractive").env("RUNLEVEL", "1");
+    step::run("apt-get install coturn", install.stdout(std::process::Stdio::null()))?;
+    if find("systemctl").is_some() {
+        step::run("disable its service", command("systemctl").args(["disable", "--quiet", "coturn"]))?;
+    }
+    Ok(())
 }
 
 /// Stock Tailscale programs for the interop tests. Without Go they stay absent, and those tests say so.

@@ -7,6 +7,7 @@ mod coturn;
 mod peer_relay;
 mod stun;
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -16,17 +17,19 @@ use crate::rig::{Bed, on_relay_core};
 
 pub(crate) use coturn::{turn, turn_stun};
 pub(crate) use peer_relay::peer_relay;
-pub(crate) use stun::{DERP_PORT, derper, derper_stun, request, xdp_stun};
+pub(crate) use stun::{DERP_PORT, PORT as STUN_PORT, derper, derper_stun, request, xdp_stun};
 
 /// How long a program may take to serve.
 const DEADLINE: Duration = Duration::from_secs(10);
 
-/// Starts a program in the relay's machine, found where stock programs are.
+/// Starts a program in the relay's machine, found where stock programs are, with a log of its own.
 fn start(bed: &Bed, name: &str, arguments: &[&str]) -> anyhow::Result<Process> {
     let program = lab::stock::program(name)
         .or_else(|| Some(std::path::PathBuf::from("/usr/bin").join(name)).filter(|path| path.is_file()))
         .with_context(|| format!("{name} is not installed; `cargo xtask setup` says how to get it"))?;
-    bed.relay.start(name, on_relay_core(&bed.relay, program)?.args(arguments))
+    static STARTS: AtomicU32 = AtomicU32::new(0);
+    let label = format!("{name}-{}", STARTS.fetch_add(1, Ordering::Relaxed));
+    bed.relay.start(&label, on_relay_core(&bed.relay, program)?.args(arguments))
 }
 
 /// Waits until `condition` holds or the program ends.

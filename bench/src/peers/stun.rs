@@ -6,7 +6,7 @@ use wire::stun::{TxId, encode_request};
 use super::{listens, serving, start};
 use crate::rig::{Bed, Cell, Frames, Kernel, Running, Sink, Udp};
 
-const PORT: u16 = 3478;
+pub(crate) const PORT: u16 = 3478;
 /// Where `derper -dev` accepts DERP.
 pub(crate) const DERP_PORT: u16 = 3340;
 
