@@ -44,7 +44,7 @@ fn relay(bed: &Bed, pairs: u16, payload: usize) -> anyhow::Result<Running<'_>> {
         let bound = machine.enter(|| {
             clients
                 .iter()
-                .zip(places)
+                .zip(&places)
                 .zip(0..)
                 .try_for_each(|((keys, (vni, server)), pair)| bind(pair, side, keys, *vni, server))
         })?;
