@@ -6,7 +6,9 @@
 use std::fmt;
 
 use netlink_packet_route::RouteNetlinkMessage as Message;
-use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage};
+use netlink_packet_route::link::{
+    InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage, LinkXdp,
+};
 use nix::errno::Errno;
 use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 
@@ -49,6 +51,10 @@ pub struct Link {
     pub alias: Option<String>,
     /// Index of the bridge, bond or VRF it belongs to.
     pub master: Option<u32>,
+    /// Index of the link below it (of a VLAN, its card; of a veth, its other end, which may be in another namespace).
+    pub lower: Option<u32>,
+    /// Id of the XDP program on it.
+    pub xdp: Option<u32>,
 }
 
 /// What to change of a link; `None` leaves as is.
@@ -188,6 +194,8 @@ impl Link {
             mac: None,
             alias: None,
             master: None,
+            lower: None,
+            xdp: None,
         };
         for attribute in &message.attributes {
             match attribute {
@@ -195,6 +203,8 @@ impl Link {
                 LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
                 LinkAttribute::IfAlias(alias) => link.alias = Some(alias.clone()),
                 LinkAttribute::Controller(master) => link.master = Some(*master),
+                LinkAttribute::Link(lower) => link.lower = Some(*lower),
+                LinkAttribute::Xdp(xdp) => link.xdp = xdp.iter().find_map(xdp_program),
                 LinkAttribute::Address(bytes) if ethernet => link.mac = bytes.as_slice().try_into().ok(),
                 LinkAttribute::LinkInfo(infos) => {
                     link.kind = infos.iter().find_map(Kind::from_info).unwrap_or(link.kind);
@@ -206,7 +216,19 @@ impl Link {
     }
 }
 
+fn xdp_program(attribute: &LinkXdp) -> Option<u32> {
+    match attribute {
+        LinkXdp::ProgId(id) => Some(*id),
+        _ => None,
+    }
+}
+
 impl Kind {
+    /// Whether it is of this kind, in the kernel's word.
+    pub fn is(&self, word: &str) -> bool {
+        matches!(self, Self::Other(kind) if kind == word)
+    }
+
     fn from_info(info: &LinkInfo) -> Option<Self> {
         match info {
             LinkInfo::Kind(InfoKind::Wireguard) => Some(Self::Wireguard),

@@ -4,7 +4,7 @@
 //! controller's sockets passes: XDP cannot assign sockets, `steer` does it on the same device a moment later. Tagged frames
 //! pass too; their VLAN's own device has `steer`.
 
-use abi::{Next, Program, Reason};
+use abi::Next;
 use aya_ebpf::{bindings::xdp_action::XDP_PASS, macros::xdp, programs::XdpContext};
 use packet::Ports;
 

@@ -84,6 +84,11 @@ impl<'lab> Node<'lab> {
         host.start("underpass", command.args(&options.flags))
     }
 
+    /// The flags of the next [`Self::relaunch`].
+    pub fn set_flags(&mut self, flags: &[&str]) {
+        self.options.flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
+    }
+
     /// Starts the daemon again on the same state, after it was ended. Does not wait.
     ///
     /// # Errors

@@ -289,6 +289,43 @@ fn another_version_takes_the_place_of_the_programs_and_keeps_the_filter() {
     assert_eq!(before.1.len(), 3, "every program is attached");
 }
 
+/// Maps of another layout cannot be taken over: they and their programs go once the new ones are attached.
+#[test]
+fn a_version_with_other_maps_is_removed_when_this_one_is_attached() {
+    if skipped("a_version_with_other_maps_is_removed_when_this_one_is_attached") {
+        return;
+    }
+    let site = Site::new();
+    let ifindex = site.node.ifindex("under0");
+    let pins = site.pins();
+    let older = PathBuf::from(pins.to_string_lossy().replace(abi::PIN_VERSION, "v0"));
+    site.node.run({
+        let older = older.clone();
+        move || {
+            let mut programs = Programs::load_or_adopt(DEVICE).expect("adopted");
+            programs.attach_tunnel(ifindex).expect("attached");
+            std::fs::create_dir_all(older.parent().expect("a folder")).expect("bpffs takes folders");
+            std::fs::rename(pins, older).expect("bpffs renames");
+            let mut programs = Programs::load_or_adopt(DEVICE).expect("loaded");
+            assert_eq!(programs.origin(), Origin::Loaded);
+            programs.attach_tunnel(ifindex).expect("attached");
+            programs.attach_underlay(ifindex).expect("attached");
+            assert_eq!(programs.attachments().expect("readable").len(), 3);
+        }
+    });
+    assert!(!older.exists());
+    let controller = site.bind(WILDCARDS[0], CONTROLLER);
+    site.node.run(move || {
+        let mut programs = Programs::load_or_adopt(DEVICE).expect("adopted");
+        // No filter is loaded, and the device is no tunnel.
+        programs.detach(ifindex).expect("detached");
+        programs.set_ports(PORT, CONTROLLER).expect("the map takes them");
+        programs.attach_underlay(ifindex).expect("attached");
+    });
+    site.send(0, disco(120));
+    assert_eq!(receive(&controller).0, disco(120), "the older filter is gone");
+}
+
 #[test]
 fn a_detached_device_is_as_it_was() {
     if skipped("a_detached_device_is_as_it_was") {

@@ -57,6 +57,18 @@ pub struct Attachment {
 /// Why a device has no XDP of ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
 pub enum NoXdp {
+    /// `--steer tc`.
+    #[error("asked for")]
+    Asked,
+    /// Tags that a card takes off are invisible to XDP.
+    #[error("VLAN devices are on top of it")]
+    Vlans,
+    /// Peers may be there, but not many.
+    #[error("no route leads on from it")]
+    NoUplink,
+    /// The other end would have to cut what it sends into packets.
+    #[error("a veth: XDP would switch segmentation offload off at its other end")]
+    Veth,
     /// Bridges, VLANs, tunnels, PPP, and some network cards.
     #[error("its driver has no native XDP")]
     Driver,
@@ -85,13 +97,19 @@ impl NoXdp {
 
 impl Programs {
     /// Attaches `from_tunnel` and `into_tunnel` to the WireGuard device, before it is brought up. Does nothing where they
-    /// are attached already.
+    /// are attached already. What an older version with other maps left goes then, filter and flows included.
     ///
     /// # Errors
     /// When the kernel refuses; names device and program.
     pub fn attach_tunnel(&mut self, ifindex: u32) -> Result<(), Error> {
         self.attach(Program::FromTunnel, ifindex)?;
-        self.attach(Program::IntoTunnel, ifindex)
+        self.attach(Program::IntoTunnel, ifindex)?;
+        // Only now: the tunnel is never without a filter.
+        for other in self.pins.of_other_versions()? {
+            other.links()?.iter().try_for_each(|(_, _, path)| remove_link(path))?;
+            other.remove()?;
+        }
+        Ok(())
     }
 
     /// Attaches `steer` to a device of the underlay. Does nothing where it is attached already.

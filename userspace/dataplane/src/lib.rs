@@ -22,6 +22,7 @@ mod peers;
 mod pins;
 mod reconcile;
 mod relay;
+mod steering;
 mod stun;
 mod trace;
 
@@ -36,5 +37,6 @@ pub use load::{Origin, Programs, Spare};
 pub use observe::{Observed, ObservedPeer};
 pub use reconcile::{PROTOCOL, Settings, Step, reconcile};
 pub use relay::{RelayLeg, RelayTraffic, RelayedSession};
+pub use steering::{Device, Steer, Steering};
 pub use stun::StunService;
 pub use trace::{TraceReader, TraceRecord, TraceSettings};

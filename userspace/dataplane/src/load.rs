@@ -5,6 +5,7 @@
 //! Every step can be interrupted: the object's hash is written last, so the next start does the rest again. Deliberately
 //! not here: attaching (`attach`), filters (`install`).
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use abi::{Hook, Next, Program, TRACE_DROPS, TRACE_ON};
@@ -26,6 +27,8 @@ pub struct Programs {
     pub(crate) pins: Pins,
     pub(crate) maps: Maps,
     pub(crate) relay: RelayTable,
+    /// Devices that this process has XDP on.
+    pub(crate) steered_by_xdp: BTreeSet<u32>,
     origin: Origin,
 }
 
@@ -61,8 +64,7 @@ impl Programs {
         let known = Maps::open(&pins).ok().and_then(|maps| maps.object.get(&0, 0).ok());
         if known == Some(wanted) {
             let maps = Maps::open(&pins)?;
-            let relay = RelayTable::read(&maps)?;
-            let mut adopted = Self { pins, maps, relay, origin: Origin::Adopted };
+            let mut adopted = Self::new(pins, maps, Origin::Adopted)?;
             adopted.trace(None)?;
             return Ok(adopted);
         }
@@ -76,12 +78,16 @@ impl Programs {
         } else {
             Origin::Loaded
         };
-        let relay = RelayTable::read(&maps)?;
-        let mut loaded = Self { pins, maps, relay, origin };
+        let mut loaded = Self::new(pins, maps, origin)?;
         loaded.reattach()?;
         loaded.trace(None)?;
         loaded.maps.object.set(0, wanted, 0).map_err(Error::map("OBJECT"))?;
         Ok(loaded)
+    }
+
+    fn new(pins: Pins, maps: Maps, origin: Origin) -> Result<Self, Error> {
+        let relay = RelayTable::read(&maps)?;
+        Ok(Self { pins, maps, relay, steered_by_xdp: BTreeSet::new(), origin })
     }
 
     /// How this process got the programs.
@@ -169,8 +175,7 @@ impl Programs {
     pub fn remove_all(device: &str) -> Result<(), Error> {
         let pins = Pins::of(device)?;
         if let Ok(maps) = Maps::open(&pins) {
-            let relay = RelayTable::read(&maps)?;
-            Self { pins: pins.clone(), maps, relay, origin: Origin::Adopted }.detach_everything()?;
+            Self::new(pins.clone(), maps, Origin::Adopted)?.detach_everything()?;
         }
         pins.remove()
     }

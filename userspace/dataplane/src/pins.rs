@@ -65,6 +65,18 @@ impl Pins {
         Ok(found.collect())
     }
 
+    /// The folders that other versions of this program left for the same device.
+    pub(crate) fn of_other_versions(&self) -> Result<Vec<Self>, Error> {
+        let (Some(own), Some(name)) = (self.folder.parent(), self.folder.file_name()) else {
+            return Ok(Vec::new());
+        };
+        let root = own.parent().unwrap_or(own);
+        let versions = std::fs::read_dir(root).map_err(|error| pin_error(root, &error))?;
+        let others = versions.filter_map(Result::ok).map(|version| version.path()).filter(|path| path != own);
+        let folders = others.map(|version| version.join(name)).filter(|folder| folder.is_dir());
+        Ok(folders.map(|folder| Self { folder }).collect())
+    }
+
     /// Removes every pin and the folder; what nobody else holds is then detached and freed by the kernel.
     pub(crate) fn remove(&self) -> Result<(), Error> {
         for path in self.entries()? {

@@ -3,6 +3,8 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+pub use dataplane::Steer;
+
 /// UDP port of WireGuard, DISCO and STUN when nothing else is asked for, as Tailscale's.
 pub const DEFAULT_PORT: u16 = 41641;
 /// Name of the WireGuard device when nothing else is asked for.
@@ -57,6 +59,8 @@ pub struct Config {
     pub table: u32,
     /// Priority of our first rule.
     pub rule_priority: u32,
+    /// XDP or TC on the underlay's devices.
+    pub steer: Steer,
     /// A declarative configuration in Tailscale's `version: alpha0` format; it fills the preferences at start.
     pub config_file: Option<PathBuf>,
 }
@@ -72,6 +76,7 @@ impl Default for Config {
             embedded_command: Vec::new(),
             table: DEFAULT_TABLE,
             rule_priority: DEFAULT_RULE_PRIORITY,
+            steer: Steer::Auto,
             config_file: None,
         }
     }

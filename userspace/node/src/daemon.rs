@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Instant;
 
+use dataplane::Steering;
 use jiff::Timestamp;
 use node_core::{Carry, Event, FromDerp, Node, Path, PingId, Transmit};
 use tokio::sync::{broadcast, mpsc};
@@ -69,6 +70,8 @@ pub(crate) struct Daemon {
     pub(crate) kernel: mpsc::UnboundedSender<Command>,
     /// What is in the kernel; `None` while we are down.
     pub(crate) plane: Option<Plane>,
+    /// How packets are steered on the underlay's devices, by name.
+    pub(crate) steered: Vec<(String, Steering)>,
     /// Answers TSMP pings while we are up.
     pub(crate) tsmp: Option<Task<std::io::Result<()>>>,
     pub(crate) traffic: Traffic,

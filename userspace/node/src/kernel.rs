@@ -4,10 +4,12 @@
 //! a row only the last is applied. While the node is down there is no device, no program, no rule. Ending the thread leaves
 //! everything as it is. Deliberately not here: what the kernel should be (`node-core`), when to try again (the loop asks).
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use dataplane::{Applier, Count, Mechanism, Programs, Settings, Spare, TraceReader, TraceSettings};
+use dataplane::{
+    Applier, Count, Device, Mechanism, Programs, Settings, Spare, Steer, Steering, TraceReader, TraceSettings,
+};
 use netlink::wireguard::Wireguard;
 use netlink::{Handle, Mark};
 use node_core::{Desired, ObservedPeer};
@@ -30,7 +32,7 @@ pub(crate) enum Command {
     /// Dump the device.
     Observe,
     /// These are the underlay's devices now.
-    Underlay(BTreeSet<u32>),
+    Underlay(BTreeMap<u32, Device>),
     /// Load programs and make the device, still down: what an [`Command::Apply`] would find missing.
     Prepare,
     /// Have programs verified for the next time we go up: it takes longer than all the rest.
@@ -58,6 +60,8 @@ pub(crate) enum Report {
     },
     /// Programs wait at the underlay's devices: answers to DISCO and STUN will be heard. Or why they will not.
     Prepared(Result<(), Error>),
+    /// How packets are steered on the underlay's devices, by name.
+    Steered(Vec<(String, Steering)>),
     /// A dump of the device; empty when there is none.
     Observed(Vec<ObservedPeer>),
     /// These forwarding switches had to be switched on; to be remembered until we go down.
@@ -88,7 +92,8 @@ pub(crate) struct Kernel {
     router: Router,
     /// Forwarding switches that this node has switched on, now or in an earlier run.
     switched: Vec<String>,
-    underlay: BTreeSet<u32>,
+    underlay: BTreeMap<u32, Device>,
+    steer: Steer,
     /// Programs for the next time we go up, verified while there is nothing else to do.
     spare: Option<Spare>,
     /// While we are up.
@@ -103,6 +108,8 @@ pub(crate) struct Options {
     pub(crate) table: u32,
     /// Priority of our first rule.
     pub(crate) rule_priority: u32,
+    /// How to steer.
+    pub(crate) steer: Steer,
     /// The port of the sockets that `steer` delivers to.
     pub(crate) controller_port: u16,
     /// Forwarding switches that an earlier run has switched on.
@@ -134,12 +141,12 @@ pub(crate) fn start(
 
 impl Kernel {
     fn new(handle: Handle, options: Options) -> Self {
-        let Options { spec, table, rule_priority, controller_port, switched } = options;
+        let Options { spec, table, rule_priority, steer, controller_port, switched } = options;
         let bypass = Mark { value: BYPASS_MARK, mask: MARK_MASK };
         let settings = Settings { table, rule_priority, bypass };
         let router = Router::new(&spec.name);
-        let (underlay, spare, plane) = (BTreeSet::new(), None, None);
-        Self { handle, spec, settings, controller_port, router, switched, underlay, spare, plane }
+        let (underlay, spare, plane) = (BTreeMap::new(), None, None);
+        Self { handle, spec, settings, controller_port, router, switched, underlay, steer, spare, plane }
     }
 
     /// Works until the event loop is gone.
@@ -291,9 +298,18 @@ impl Kernel {
     }
 
     fn attach_underlay(&mut self) -> Vec<Report> {
-        let devices = self.underlay.clone();
+        let (wanted, devices) = (self.steer, self.underlay.clone());
         let Some(programs) = self.programs() else { return Vec::new() };
-        devices.into_iter().flat_map(|device| trouble(programs.attach_underlay(device))).collect()
+        let (mut steered, mut reports) = (Vec::new(), Vec::new());
+        for (ifindex, result) in programs.steer(wanted, &devices) {
+            let name = devices.get(&ifindex).map(|device| device.name.clone()).unwrap_or_default();
+            match result {
+                Ok(steering) => steered.push((name, steering)),
+                Err(error) => reports.push(Report::Trouble(error.to_string())),
+            }
+        }
+        reports.push(Report::Steered(steered));
+        reports
     }
 
     async fn observe(&self) -> Report {

@@ -48,7 +48,9 @@ mod state;
 mod store;
 mod underlay;
 
-pub use config::{Config, DEFAULT_DEVICE, DEFAULT_PORT, DEFAULT_RULE_PRIORITY, DEFAULT_TABLE, WireguardMode};
+pub use config::{
+    Config, DEFAULT_DEVICE, DEFAULT_PORT, DEFAULT_RULE_PRIORITY, DEFAULT_TABLE, Steer, WireguardMode,
+};
 pub use error::Error;
 
 /// Runs the daemon until SIGTERM, SIGINT or a `shutdown` request.

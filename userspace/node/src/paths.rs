@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use dataplane::Device;
 use node_core::{Kind, Node, Score, Slot, Uplink, Via, Way};
 use types::NodePublic;
 use wire::control::Node as WireNode;
@@ -12,7 +13,7 @@ use wire::local::{PathReport, PathScore, PeerPaths};
 pub(crate) fn report(
     node: &Node,
     peer: Option<NodePublic>,
-    devices: &BTreeMap<u32, String>,
+    devices: &BTreeMap<u32, Device>,
     now: Instant,
 ) -> Vec<PeerPaths> {
     let asked = node.peers().filter(|node| peer.is_none_or(|key| key == node.key));
@@ -22,7 +23,7 @@ pub(crate) fn report(
 fn peer_paths(
     node: &Node,
     peer: &WireNode,
-    devices: &BTreeMap<u32, String>,
+    devices: &BTreeMap<u32, Device>,
     now: Instant,
 ) -> Option<PeerPaths> {
     let explanation = node.explain(peer.key, now)?;
@@ -41,8 +42,9 @@ fn peer_paths(
     })
 }
 
-fn path_report(way: &Way, devices: &BTreeMap<u32, String>) -> PathReport {
-    let name = |Uplink(index)| devices.get(&index).cloned().unwrap_or_else(|| format!("#{index}"));
+fn path_report(way: &Way, devices: &BTreeMap<u32, Device>) -> PathReport {
+    let name =
+        |Uplink(index)| devices.get(&index).map_or_else(|| format!("#{index}"), |device| device.name.clone());
     let uplink = if let Via::Udp(path) = way.via { path.uplink.map(name) } else { None };
     PathReport {
         endpoint: text(way.via),

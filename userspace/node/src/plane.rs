@@ -4,6 +4,7 @@
 
 use std::time::Instant;
 
+use dataplane::Steering;
 use wire::local::Notify;
 
 use crate::chores::Chore;
@@ -45,6 +46,7 @@ impl Daemon {
             Report::Applied { result: Err(error), .. } | Report::Prepared(Err(error)) => {
                 self.not_applied(&error, now);
             }
+            Report::Steered(steered) => self.follow_steering(steered),
             Report::Switched(switches) => {
                 self.state.forwarding = switches;
                 self.save();
@@ -73,6 +75,13 @@ impl Daemon {
             self.chores.ask(Chore::CheckFirewall, now);
         } else if !self.node.desired().up {
             self.waiting_for_down.drain(..).for_each(|answer| answer(Ok(())));
+        }
+    }
+
+    fn follow_steering(&mut self, steered: Vec<(String, Steering)>) {
+        if steered != self.steered {
+            tracing::info!(?steered, "how packets are steered");
+            self.steered = steered;
         }
     }
 
@@ -137,9 +146,10 @@ impl Daemon {
         if snapshot == self.underlay {
             return;
         }
-        tracing::info!(devices = ?snapshot.devices, "the underlay changed");
+        let names: Vec<&str> = snapshot.devices.values().map(|device| &*device.name).collect();
+        tracing::info!(devices = ?names, "the underlay changed");
         if snapshot.devices != self.underlay.devices {
-            self.order(Command::Underlay(snapshot.devices.keys().copied().collect()));
+            self.order(Command::Underlay(snapshot.devices.clone()));
         }
         if snapshot.underlay != self.underlay.underlay {
             self.node.handle_underlay(snapshot.underlay.clone(), now);

@@ -7,13 +7,14 @@ use std::net::IpAddr;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use dataplane::TraceReader;
+use dataplane::{Steering, TraceReader};
 use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot};
 use types::NodePublic;
 use wire::control::{EndpointType, Time};
 use wire::local::{
-    DataPlane, DropCount, LoginProfile, Netcheck, NetworkProfile, PeerStatus, Status, TraceLine,
+    DataPlane, DropCount, LoginProfile, Netcheck, NetworkProfile, PeerStatus, Status, SteeredDevice,
+    TraceLine,
 };
 
 use crate::daemon::Daemon;
@@ -129,6 +130,7 @@ impl Daemon {
                 device: self.config.device.clone(),
                 port: self.port(),
                 attach: self.plane.as_ref().map(|plane| plane.attach.to_owned()).unwrap_or_default(),
+                devices: self.plane.iter().flat_map(|_| self.steered.iter().map(steered)).collect(),
                 drops: Vec::new(),
             }),
             ..Status::default()
@@ -259,4 +261,13 @@ async fn carry_trace(
     // Without a reader the trace costs for nothing.
     let (closed, _) = oneshot::channel();
     _ = kernel.send(Command::Trace(None, closed));
+}
+
+/// A device's steering, in words.
+fn steered((name, steering): &(String, Steering)) -> SteeredDevice {
+    let (steering, why) = match steering {
+        Steering::Xdp => ("xdp", String::new()),
+        Steering::Tc(why) => ("tc", why.to_string()),
+    };
+    SteeredDevice { name: name.clone(), steering: steering.into(), why }
 }

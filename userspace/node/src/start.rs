@@ -116,6 +116,7 @@ impl Assembly {
             spec,
             table: config.table,
             rule_priority: config.rule_priority,
+            steer: config.steer,
             controller_port,
             switched: state.forwarding.clone(),
         };
@@ -137,6 +138,7 @@ impl Assembly {
             underlay: Snapshot::default(),
             kernel,
             plane: None,
+            steered: Vec::new(),
             tsmp: None,
             held: Some(Vec::new()),
             traffic: Traffic::default(),

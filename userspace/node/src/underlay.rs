@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 
+use dataplane::Device;
 use netlink::{Address, Event, Handle, Kind, Link, Route, RouteKind};
 use node_core::{Hop, Underlay, Uplink};
 
@@ -20,8 +21,8 @@ const DEFAULT_METRIC_V6: u32 = 1024;
 pub(crate) struct Snapshot {
     /// For `node-core`.
     pub(crate) underlay: Underlay,
-    /// Devices with addresses on which peers' packets may arrive: index and name.
-    pub(crate) devices: BTreeMap<u32, String>,
+    /// Devices with addresses on which peers' packets may arrive, by index.
+    pub(crate) devices: BTreeMap<u32, Device>,
 }
 
 /// Reads the underlay of this namespace, leaving out the overlay device `own`.
@@ -42,19 +43,35 @@ fn snapshot(links: &[Link], addresses: &[Address], routes: &[Route], own: &str) 
             continue;
         };
         snapshot.underlay.addresses.push(*net);
-        snapshot.devices.insert(link.index, link.name.clone());
+        snapshot.devices.entry(link.index).or_insert_with(|| device(link, links));
     }
     snapshot.underlay.addresses.sort_unstable();
     for route in routes.iter().filter(|route| route.kind == RouteKind::Unicast) {
-        let Some(device) = route.device.filter(|device| snapshot.devices.contains_key(device)) else {
+        let Some((index, device)) =
+            route.device.and_then(|index| Some((index, snapshot.devices.get_mut(&index)?)))
+        else {
             continue;
         };
+        device.uplink |= route.gateway.is_some();
         let default_metric = if route.destination.addr().is_ipv4() { 0 } else { DEFAULT_METRIC_V6 };
         let metric = route.metric.unwrap_or(default_metric);
-        let hop = Hop { metric, uplink: Uplink(device), gateway: route.gateway };
+        let hop = Hop { metric, uplink: Uplink(index), gateway: route.gateway };
         snapshot.underlay.routes.entry(route.destination).or_default().insert(hop);
     }
     snapshot
+}
+
+/// What steering depends on; routes are added as they are read.
+fn device(link: &Link, links: &[Link]) -> Device {
+    let is_vlan_on_it = |other: &Link| other.kind.is("vlan") && other.lower == Some(link.index);
+    Device {
+        name: link.name.clone(),
+        veth: link.kind.is("veth"),
+        vlans: links.iter().any(is_vlan_on_it),
+        uplink: false,
+        mtu: link.mtu,
+        xdp: link.xdp,
+    }
 }
 
 /// A device that can carry encrypted packets: not loopback, not a tunnel (it would carry them into itself).
@@ -90,6 +107,8 @@ mod tests {
             mac: None,
             alias: None,
             master: None,
+            lower: None,
+            xdp: None,
         }
     }
 
@@ -101,6 +120,7 @@ mod tests {
             link(3, "eth1", Kind::Physical, false),
             link(4, "underpass0", Kind::Wireguard, true),
             link(5, "veth0", Kind::Other("veth".into()), true),
+            Link { lower: Some(2), ..link(6, "eth0.7", Kind::Other("vlan".into()), true) },
         ];
         let net = |index: u32| format!("192.0.2.{index}/24").parse::<IpNet>().unwrap();
         let addresses: Vec<_> = (1..=5).map(|link| Address { link, net: net(link) }).collect();
@@ -109,7 +129,9 @@ mod tests {
             ..Route::to_device(254, "0.0.0.0/0".parse().unwrap(), 2)
         };
         let snapshot = snapshot(&links, &addresses, &[default], "underpass0");
-        assert_eq!(snapshot.devices, [(2, "eth0".to_owned()), (5, "veth0".to_owned())].into());
+        let eth0 = Device { name: "eth0".into(), vlans: true, uplink: true, mtu: 1500, ..Device::default() };
+        let veth0 = Device { name: "veth0".into(), veth: true, mtu: 1500, ..Device::default() };
+        assert_eq!(snapshot.devices, [(2, eth0), (5, veth0)].into());
         assert_eq!(snapshot.underlay.addresses, [net(2), net(5)]);
         let hop = Hop { metric: 0, uplink: Uplink(2), gateway: Some([192, 0, 2, 254].into()) };
         assert_eq!(snapshot.underlay.routes, [("0.0.0.0/0".parse().unwrap(), [hop].into())].into());

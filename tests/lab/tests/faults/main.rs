@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use lab::{Internet, Lab, Namespace, Node, Process, Server, node, until};
 
+mod devices;
 mod kernel;
 mod login;
 mod policy;

@@ -5,7 +5,9 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::Args;
-use node::{Config, DEFAULT_DEVICE, DEFAULT_PORT, DEFAULT_RULE_PRIORITY, DEFAULT_TABLE, WireguardMode};
+use node::{
+    Config, DEFAULT_DEVICE, DEFAULT_PORT, DEFAULT_RULE_PRIORITY, DEFAULT_TABLE, Steer, WireguardMode,
+};
 use tokio::runtime::Builder;
 
 use crate::client::DEFAULT_SOCKET;
@@ -33,6 +35,10 @@ pub(crate) struct NodeArgs {
     /// Which WireGuard moves the packets: the kernel's, the embedded one, or whichever there is.
     #[arg(long, value_name = "kernel|embedded|auto", default_value = "auto", env = "UNDERPASS_WIREGUARD")]
     wireguard: WireguardMode,
+    /// Where packets of peers are recognized: ahead of the kernel's stack (XDP, where the driver has it), in it (TC), or
+    /// XDP on the uplinks where it costs nothing else. `status` shows what is done on each device, and why.
+    #[arg(long, value_name = "auto|xdp|tc", default_value = "auto")]
+    steer: Steer,
     /// Routing table of our own.
     #[arg(long, value_name = "NUMBER", default_value_t = DEFAULT_TABLE)]
     table: u32,
@@ -57,6 +63,7 @@ impl NodeArgs {
             port: self.port,
             wireguard: self.wireguard,
             embedded_command: vec![program.into(), OsString::from("wireguard"), OsString::from("--device")],
+            steer: self.steer,
             table: self.table,
             rule_priority: self.rule_priority,
             config_file: self.config,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::Args;
 use jiff::Timestamp;
 use types::UserId;
-use wire::local::{DataPlane, PeerStatus, State, Status};
+use wire::local::{DataPlane, PeerStatus, State, Status, SteeredDevice};
 
 use crate::client::Client;
 use crate::exit::NotSo;
@@ -104,12 +104,22 @@ fn data_plane(plane: &DataPlane) -> String {
             plane.wireguard, plane.device, plane.port
         );
     }
+    if !plane.devices.is_empty() {
+        let devices: Vec<String> = plane.devices.iter().map(steered).collect();
+        let _ = writeln!(text, "# Steering: {}", devices.join(", "));
+    }
     let drops = plane.drops.iter().filter(|drop| drop.packets > 0);
     let drops: Vec<String> = drops.map(|drop| format!("{} {}", drop.packets, drop.reason)).collect();
     if !drops.is_empty() {
         let _ = writeln!(text, "# Dropped packets: {}", drops.join(", "));
     }
     text
+}
+
+/// "eth0 by xdp", "br0 by tc (its driver has no native XDP)".
+fn steered(device: &SteeredDevice) -> String {
+    let SteeredDevice { name, steering, why } = device;
+    if why.is_empty() { format!("{name} by {steering}") } else { format!("{name} by {steering} ({why})") }
 }
 
 fn row(status: &Status, node: &PeerStatus, now: Timestamp) -> [String; 5] {
@@ -248,8 +258,20 @@ mod tests {
         status.health = vec!["cannot reach the server".into()];
         let drops = vec![DropCount { reason: "no rule".into(), packets: 3 }, DropCount::default()];
         let device = "underpass0".into();
-        status.data_plane =
-            Some(DataPlane { wireguard: "kernel".into(), device, port: 41641, attach: "tcx".into(), drops });
+        let on = |name: &str, steering: &str, why: &str| SteeredDevice {
+            name: name.into(),
+            steering: steering.into(),
+            why: why.into(),
+        };
+        let devices = vec![on("eth0", "xdp", ""), on("br0", "tc", "its driver has no native XDP")];
+        status.data_plane = Some(DataPlane {
+            wireguard: "kernel".into(),
+            device,
+            port: 41641,
+            attach: "tcx".into(),
+            devices,
+            drops,
+        });
         let args = StatusArgs {
             active: false,
             own: true,
@@ -262,6 +284,7 @@ mod tests {
             "100.64.0.2  a  alice@  linux  -\n\
              100.64.0.2  b  alice@  linux  -\n\
              \n# WireGuard: kernel on underpass0 port 41641, programs: tcx\n\
+             # Steering: eth0 by xdp, br0 by tc (its driver has no native XDP)\n\
              # Dropped packets: 3 no rule\n\
              \n# Health check:\n#     - cannot reach the server\n"
         );

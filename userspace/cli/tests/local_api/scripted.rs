@@ -12,8 +12,8 @@ use types::{NodeId, NodePublic, RegionId, StableNodeId, UserId};
 use wire::control::{DerpMap, DerpNode, DerpRegion, Node, UserProfile};
 use wire::local::{
     DataPlane, DropCount, EngineStatus, HealthState, LoginProfile, Netcheck, NetworkMap, Notify, PathReport,
-    PeerPaths, PeerStatus, Persist, PingResult, Prefs, ReloadConfigResponse, State, Status, TailnetStatus,
-    TraceLine, WhoIsResponse,
+    PeerPaths, PeerStatus, Persist, PingResult, Prefs, ReloadConfigResponse, State, Status, SteeredDevice,
+    TailnetStatus, TraceLine, WhoIsResponse,
 };
 
 /// A scripted node. Dropping it removes the socket.
@@ -261,6 +261,7 @@ fn status(inner: &Inner, peers: bool) -> Status {
         device: "underpass0".into(),
         port: 41641,
         attach: "tcx".into(),
+        devices: vec![SteeredDevice { name: "eth0".into(), steering: "xdp".into(), why: String::new() }],
         drops,
     };
     Status {

@@ -21,8 +21,22 @@ pub struct DataPlane {
     pub port: u16,
     /// How the programs are attached: `tcx` or `clsact`; empty while they are not.
     pub attach: String,
+    /// How packets are steered on the devices that peers' packets arrive at.
+    pub devices: Vec<SteeredDevice>,
     /// Packets the programs dropped, by reason; zero counts are left out.
     pub drops: Vec<DropCount>,
+}
+
+/// One device of the underlay.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct SteeredDevice {
+    /// Its name.
+    pub name: String,
+    /// `xdp`: ahead of the kernel's stack; `tc`: in it.
+    pub steering: String,
+    /// Why not `xdp`; empty where it is.
+    pub why: String,
 }
 
 /// One drop counter.

@@ -21,7 +21,7 @@ pub use answer::{
     ReloadConfigResponse, WarningResponse, WhoIsResponse,
 };
 pub use engine::{EngineStatus, PeerStatusLite};
-pub use extra::{DataPlane, DropCount, Netcheck, PathReport, PathScore, PeerPaths, TraceLine};
+pub use extra::{DataPlane, DropCount, Netcheck, PathReport, PathScore, PeerPaths, SteeredDevice, TraceLine};
 pub use health::{HealthState, Severity, UnhealthyState};
 pub use notify::{Notify, NotifyMask, NotifyMaskError};
 pub use ping::{PingResult, PingType, UnknownPingType};
