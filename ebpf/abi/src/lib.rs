@@ -8,6 +8,7 @@
 mod config;
 mod filter;
 mod flow;
+mod nat;
 #[cfg(feature = "user")]
 mod pod;
 mod reason;
@@ -16,6 +17,7 @@ mod relay;
 pub use config::{Config, Object, TRACE_DROPS, TRACE_ON};
 pub use filter::{AddressKey, PairKey, PortRange, Side, Span};
 pub use flow::{FlowKey, FlowRegion, FlowTimes, PeerKey};
+pub use nat::*;
 pub use reason::{Counter, Hook, Next, Program, REASONS, Reason, Verdict};
 pub use relay::{Hop, OwnKey, RelayEnd, RelaySession, RelayUse, RelayUses, StunSettings};
 
@@ -54,6 +56,8 @@ pub const HOP_AGE_NS: u64 = SECOND_NS;
 pub const MAX_OWN_ADDRESSES: u32 = 4_096;
 /// Sources of STUN requests share so many token buckets, by hash. A power of two.
 pub const STUN_BUCKETS: u32 = 4_096;
+/// Prefixes a gateway forwards to.
+pub const MAX_ROUTES: u32 = 65_536;
 /// Attachments one set of programs can have: underlay devices and the tunnel.
 pub const MAX_ATTACHMENTS: u32 = 256;
 

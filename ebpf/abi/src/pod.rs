@@ -2,8 +2,9 @@
 #![expect(unsafe_code, reason = "aya's marker trait is unsafe to implement")]
 
 use crate::{
-    AddressKey, Config, Counter, FlowKey, FlowRegion, FlowTimes, Object, OwnKey, PairKey, PeerKey, PortRange,
-    RelaySession, RelayUses, Span, StunSettings,
+    AddressKey, Config, Counter, FlowKey, FlowRegion, FlowTimes, Gateway, InnerKey, Lan, Object, OuterKey,
+    OwnKey, Owner, PairKey, PeerKey, Place, PortRange, RelaySession, RelayUses, Session, SessionKey, Span,
+    StunSettings, Train,
 };
 
 macro_rules! pod {
@@ -13,4 +14,6 @@ macro_rules! pod {
     )*};
 }
 
-pod! { AddressKey Config Counter FlowKey FlowRegion FlowTimes Object PairKey PeerKey OwnKey PortRange RelaySession RelayUses Span StunSettings }
+pod! {
+    AddressKey Config Counter FlowKey FlowRegion FlowTimes Gateway InnerKey Lan Object OuterKey OwnKey Owner PairKey PeerKey Place PortRange RelaySession RelayUses Session SessionKey Span StunSettings Train
+}

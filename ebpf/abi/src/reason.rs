@@ -21,6 +21,10 @@ pub enum Program {
     Relay = 5,
     /// Behind `underlay`: answers STUN binding requests.
     Stun = 6,
+    /// LAN ingress: answers to the gateway's sessions.
+    ToTunnel = 7,
+    /// LAN egress: translates what the stack forwards from the tunnel.
+    IntoLan = 8,
 }
 
 /// The kernel's hook a program is written for.
@@ -36,7 +40,7 @@ pub enum Hook {
 
 impl Program {
     /// Every program.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Self::Steer,
         Self::FromTunnel,
         Self::IntoTunnel,
@@ -44,6 +48,8 @@ impl Program {
         Self::Disco,
         Self::Relay,
         Self::Stun,
+        Self::ToTunnel,
+        Self::IntoLan,
     ];
 
     /// The program's name: its symbol in the object, its pin and its metric label.
@@ -56,14 +62,16 @@ impl Program {
             Self::Disco => "disco",
             Self::Relay => "relay",
             Self::Stun => "stun",
+            Self::ToTunnel => "to_tunnel",
+            Self::IntoLan => "into_lan",
         }
     }
 
     /// Where it runs.
     pub const fn hook(self) -> Hook {
         match self {
-            Self::Steer | Self::FromTunnel => Hook::Ingress,
-            Self::IntoTunnel => Hook::Egress,
+            Self::Steer | Self::FromTunnel | Self::ToTunnel => Hook::Ingress,
+            Self::IntoTunnel | Self::IntoLan => Hook::Egress,
             Self::Underlay | Self::Disco | Self::Relay | Self::Stun => Hook::Xdp,
         }
     }
@@ -207,6 +215,21 @@ reasons! {
     StunMaintenance = 32, "stun_maintenance", Drop;
     /// The frame could not be rewritten in place: no room in the driver's buffer.
     Unwritable = 33, "unwritable", Drop;
+
+    /// A packet of an open session: it took the gateway's short way.
+    Forwarded = 34, "forwarded", Send;
+    /// A packet of a session that the stack forwards: translated.
+    Translated = 35, "translated", Pass;
+    /// A new flow through the gateway that no place is left for: the stack refuses it with ICMP.
+    SessionRefused = 36, "session_refused", Pass;
+    /// To be translated, but no outer port was found.
+    NoPort = 37, "no_port", Drop;
+    /// To be translated, but of no session: a fragment or an ICMP error of nothing we know.
+    NoSession = 38, "no_session", Drop;
+    /// To the outer endpoint of a peer, from somebody it has not sent to.
+    NotAsked = 39, "not_asked", Drop;
+    /// The kernel did not let us change the packet.
+    NotRewritten = 40, "not_rewritten", Drop;
 }
 
 impl Reason {

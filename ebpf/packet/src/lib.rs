@@ -17,6 +17,7 @@ mod flow;
 mod frame;
 mod ip;
 mod link;
+pub mod nat;
 pub mod proto;
 mod relay;
 mod steer;

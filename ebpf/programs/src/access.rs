@@ -7,14 +7,17 @@
 use abi::Family;
 use aya_ebpf::{
     EbpfContext as _,
-    bindings::bpf_hdr_start_off::BPF_HDR_START_NET,
+    bindings::{BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, bpf_hdr_start_off::BPF_HDR_START_NET},
     helpers::generated::{
-        bpf_ktime_get_coarse_ns, bpf_skb_load_bytes_relative, bpf_xdp_adjust_head, bpf_xdp_adjust_tail,
-        bpf_xdp_get_buff_len,
+        bpf_csum_update, bpf_ktime_get_coarse_ns, bpf_l4_csum_replace, bpf_skb_load_bytes_relative,
+        bpf_skb_store_bytes, bpf_xdp_adjust_head, bpf_xdp_adjust_tail, bpf_xdp_get_buff_len,
     },
     programs::{TcContext, XdpContext},
 };
-use packet::{Frame, FrameMut, LinkFrame};
+use packet::{
+    Frame, FrameMut, LinkFrame,
+    nat::{Delta, Summed},
+};
 
 /// A TC context as a frame.
 pub struct Skb<'a>(pub &'a TcContext);
@@ -172,4 +175,73 @@ fn opaque(mut value: usize) -> usize {
 pub fn now() -> u64 {
     // SAFETY: takes nothing, touches nothing.
     unsafe { bpf_ktime_get_coarse_ns() }
+}
+
+/// A TC context as a frame that can be changed.
+pub struct SkbMut<'a> {
+    ctx: &'a TcContext,
+    /// Bytes before the network header.
+    link: u32,
+}
+
+impl<'a> SkbMut<'a> {
+    /// A packet whose network header is behind `link` bytes.
+    #[inline(always)]
+    pub const fn new(ctx: &'a TcContext, link: u32) -> Self {
+        Self { ctx, link }
+    }
+
+    #[inline(always)]
+    fn replace_sum(&self, offset: usize, delta: Delta, flags: u32) -> Option<()> {
+        if delta.is_neutral() {
+            return Some(());
+        }
+        let offset = self.link + offset as u32;
+        // SAFETY: the helper checks the offset. With no size in the flags it adds a difference.
+        let result = unsafe {
+            bpf_l4_csum_replace(self.ctx.as_ptr().cast(), offset, 0, u64::from(delta.0), u64::from(flags))
+        };
+        (result == 0).then_some(())
+    }
+}
+
+impl Frame for SkbMut<'_> {
+    #[inline(always)]
+    fn words<const N: usize>(&self, offset: usize) -> Option<[u32; N]> {
+        Skb(self.ctx).words(offset)
+    }
+
+    #[inline(always)]
+    fn reaches(&self, end: usize) -> bool {
+        Skb(self.ctx).reaches(end)
+    }
+}
+
+impl FrameMut for SkbMut<'_> {
+    #[inline(always)]
+    fn set_words<const N: usize>(&mut self, offset: usize, words: [u32; N]) -> Option<()> {
+        let (offset, size) = (self.link + offset as u32, size_of::<[u32; N]>() as u32);
+        // SAFETY: the helper reads `size` bytes of `words`, which lives until it returns, and checks the offset.
+        let result =
+            unsafe { bpf_skb_store_bytes(self.ctx.as_ptr().cast(), offset, words.as_ptr().cast(), size, 0) };
+        (result == 0).then_some(())
+    }
+}
+
+impl Summed for SkbMut<'_> {
+    /// The kernel knows whether the sum is complete, covered by the device, or only the pseudo header's.
+    #[inline(always)]
+    fn amend(&mut self, offset: usize, pseudo: Delta, covered: Delta, may_lack: bool) -> Option<()> {
+        let lacking = if may_lack { BPF_F_MARK_MANGLED_0 } else { 0 };
+        self.replace_sum(offset, pseudo, BPF_F_PSEUDO_HDR | lacking)?;
+        self.replace_sum(offset, covered, lacking)
+    }
+
+    /// The sum that a device has made of the whole packet must follow. The kernel does that for IPv4's addresses only, whose
+    /// header has a sum of its own.
+    #[inline(always)]
+    fn uncovered(&mut self, change: Delta) {
+        // SAFETY: takes the context and a number.
+        unsafe { bpf_csum_update(self.ctx.as_ptr().cast(), change.0) };
+    }
 }

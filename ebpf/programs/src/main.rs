@@ -14,12 +14,17 @@ mod access;
 mod fib;
 mod flows;
 mod from_tunnel;
+mod gateway;
+mod into_lan;
 mod into_tunnel;
 mod maps;
 mod relay;
+mod route;
 mod socket;
 mod steer;
 mod stun;
+mod tables;
+mod to_tunnel;
 mod underlay;
 mod verdict;
 

@@ -3,10 +3,11 @@
 //! Hash maps are not preallocated, so that a small filter and a quiet network cost little memory.
 
 use abi::{
-    AddressKey, Config, Counter, FLOW_REGIONS, FlowKey, FlowRegion, FlowTimes, MAX_ATTACHMENTS, MAX_FLOWS,
-    MAX_OWN_ADDRESSES, MAX_PAIRS, MAX_PEER_PREFIXES, MAX_PREFIXES, MAX_RANGES, MAX_RELAY_SESSIONS, Next,
-    Object, OwnKey, PairKey, PeerKey, PortRange, Program, REASONS, RelaySession, RelayUses, STUN_BUCKETS,
-    Span, StunSettings,
+    AddressKey, Config, Counter, DEFAULT_PLACES, FLOW_REGIONS, FlowKey, FlowRegion, FlowTimes, Gateway,
+    InnerKey, Lan, MAX_ATTACHMENTS, MAX_FLOWS, MAX_OWN_ADDRESSES, MAX_PAIRS, MAX_PEER_PREFIXES, MAX_PREFIXES,
+    MAX_RANGES, MAX_RELAY_SESSIONS, MAX_ROUTES, Next, Object, OuterKey, OwnKey, Owner, PLACE_REGIONS,
+    PairKey, PeerKey, Place, PortRange, Program, REASONS, RelaySession, RelayUses, STUN_BUCKETS, Session,
+    SessionKey, Span, StunSettings,
 };
 use aya_ebpf::{
     bindings::BPF_F_NO_PREALLOC,
@@ -95,3 +96,44 @@ pub static STUN: Array<StunSettings> = Array::with_max_entries(1, 0);
 /// When what each source has asked will have been paid for, in nanoseconds since boot.
 #[map]
 pub static STUN_PAID: Array<u64> = Array::with_max_entries(STUN_BUCKETS, 0);
+/// What the gateway does; zero: nothing.
+#[map]
+pub static GATEWAY: Array<Gateway> = Array::with_max_entries(1, 0);
+
+/// The devices of the LAN side, by interface index.
+#[map]
+pub static LANS: HashMap<u32, Lan> = HashMap::with_max_entries(MAX_ATTACHMENTS, BPF_F_NO_PREALLOC);
+
+/// What we forward to, and whether the source is translated.
+#[map]
+pub static ROUTES: LpmTrie<PeerKey, u32> = LpmTrie::with_max_entries(MAX_ROUTES, 0);
+
+/// Sessions from both edges. The loader may give this and the next ones other sizes.
+#[map]
+pub static SESSIONS: HashMap<SessionKey, Session> =
+    HashMap::with_max_entries(3 * DEFAULT_PLACES, BPF_F_NO_PREALLOC);
+
+/// How each session does; what bounds them.
+#[map]
+pub static PLACES: Array<Place> = Array::with_max_entries(DEFAULT_PLACES, 0);
+
+/// The next place of each region, and, last, of those for all.
+#[map]
+pub static PLACE_REGION: Array<FlowRegion> = Array::with_max_entries(PLACE_REGIONS + 1, 0);
+
+/// Outer ports of inner endpoints.
+#[map]
+pub static MAPPINGS: HashMap<InnerKey, [u8; 2]> =
+    HashMap::with_max_entries(DEFAULT_PLACES, BPF_F_NO_PREALLOC);
+
+/// Owners of outer endpoints.
+#[map]
+pub static OWNERS: HashMap<OuterKey, Owner> = HashMap::with_max_entries(DEFAULT_PLACES, BPF_F_NO_PREALLOC);
+
+/// The datagram whose fragments this CPU is sending out: what the later ones become.
+#[map]
+pub static TRAIN: PerCpuArray<abi::Train> = PerCpuArray::with_max_entries(2, 0);
+
+/// Room for what a program's stack has none for.
+#[map]
+pub static WORK: PerCpuArray<packet::nat::Work> = PerCpuArray::with_max_entries(1, 0);

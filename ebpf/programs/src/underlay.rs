@@ -15,8 +15,7 @@ use crate::{access::Ethernet, maps::NEXT, verdict::config};
 #[xdp(frags)]
 pub fn underlay(ctx: XdpContext) -> u32 {
     let config = config();
-    let ports =
-        Ports { wireguard: config.wireguard_port, relay: config.relay_port, stun: config.stun_port };
+    let ports = Ports { wireguard: config.wireguard_port, relay: config.relay_port, stun: config.stun_port };
     let Some(frame) = Ethernet::untagged(&ctx) else { return XDP_PASS };
     if let Some((_, next)) = packet::next(&frame, &ports) {
         jump(&ctx, next);

@@ -165,28 +165,14 @@ fn record<C: Context>(ctx: &C, frame: &impl Frame, program: u32, reason: u32) ->
             let (source, destination) = (u32::from_be(ip.source[0]), u32::from_be(ip.destination[0]));
             info!(
                 ctx,
-                "{} {} {} {} {} {:i} {:i}",
-                program,
-                reason,
-                ip.protocol,
-                bytes,
-                ports,
-                source,
-                destination
+                "{} {} {} {} {} {:i} {:i}", program, reason, ip.protocol, bytes, ports, source, destination
             );
         }
         Family::V6 => {
             let (source, destination) = (octets(&ip.source), octets(&ip.destination));
             info!(
                 ctx,
-                "{} {} {} {} {} {:i} {:i}",
-                program,
-                reason,
-                ip.protocol,
-                bytes,
-                ports,
-                source,
-                destination
+                "{} {} {} {} {} {:i} {:i}", program, reason, ip.protocol, bytes, ports, source, destination
             );
         }
     }

@@ -6,10 +6,12 @@
 pub mod cases;
 pub mod cost;
 pub mod frame;
+pub mod gateway;
 pub mod namespace;
 pub mod packets;
 pub mod relay_cases;
 pub mod stun_cases;
+pub mod sums;
 pub mod tables;
 
 use std::os::unix::fs::MetadataExt as _;

@@ -152,15 +152,37 @@ impl Programs {
         remove_link(&self.pins.link(Program::Underlay, ifindex))
     }
 
+    /// Attaches `to_tunnel` and `into_lan` to a device of the LAN side. Does nothing where they are attached already.
+    ///
+    /// # Errors
+    /// As [`Self::attach_tunnel`].
+    pub(crate) fn attach_lan(&mut self, ifindex: u32) -> Result<(), Error> {
+        // Translation out before answers in: nothing leaves untranslated.
+        self.attach(Program::IntoLan, ifindex)?;
+        self.attach(Program::ToTunnel, ifindex)
+    }
+
+    /// Takes the gateway's programs off a device; fine if the device or the programs are gone.
+    ///
+    /// # Errors
+    /// When a pin or the bookkeeping cannot be removed.
+    pub(crate) fn detach_lan(&mut self, ifindex: u32) -> Result<(), Error> {
+        self.detach_programs(ifindex, &[Program::ToTunnel, Program::IntoLan])
+    }
+
     /// Takes every program of ours off a device; fine if the device or the programs are gone.
     ///
     /// # Errors
     /// When a pin or the bookkeeping cannot be removed.
     pub fn detach(&mut self, ifindex: u32) -> Result<(), Error> {
-        for program in Program::ALL {
-            remove_link(&self.pins.link(program, ifindex))?;
+        self.detach_programs(ifindex, &Program::ALL)
+    }
+
+    fn detach_programs(&mut self, ifindex: u32, programs: &[Program]) -> Result<(), Error> {
+        for program in programs {
+            remove_link(&self.pins.link(*program, ifindex))?;
         }
-        self.detach_clsact(ifindex)
+        self.detach_clsact(ifindex, programs)
     }
 
     /// What is attached where, as the kernel has it now.
@@ -216,7 +238,7 @@ impl Programs {
             remove_link(&path)?;
         }
         let devices: Vec<u32> = self.maps.clsact.keys().filter_map(Result::ok).collect();
-        devices.into_iter().try_for_each(|ifindex| self.detach_clsact(ifindex))
+        devices.into_iter().try_for_each(|ifindex| self.detach_clsact(ifindex, &Program::ALL))
     }
 
     fn attach(&mut self, program: Program, ifindex: u32) -> Result<(), Error> {
@@ -287,13 +309,18 @@ impl Programs {
         Ok(())
     }
 
-    fn detach_clsact(&mut self, ifindex: u32) -> Result<(), Error> {
-        let Ok(programs) = self.maps.clsact.get(&ifindex, 0) else { return Ok(()) };
-        for program in Program::ALL.into_iter().filter(|program| programs & bit(*program) != 0) {
+    fn detach_clsact(&mut self, ifindex: u32, programs: &[Program]) -> Result<(), Error> {
+        let Ok(attached) = self.maps.clsact.get(&ifindex, 0) else { return Ok(()) };
+        let mut left = attached;
+        for program in programs.iter().filter(|program| attached & bit(**program) != 0) {
             // Detaches on drop. A device that is gone took its filters along; a filter that somebody removed is as wanted.
-            drop(interface(ifindex).map(|name| classifier(program, &name)));
+            drop(interface(ifindex).map(|name| classifier(*program, &name)));
+            left &= !bit(*program);
         }
-        gone_is_fine(self.maps.clsact.remove(&ifindex)).map_err(Error::map("CLSACT"))
+        match left {
+            0 => gone_is_fine(self.maps.clsact.remove(&ifindex)).map_err(Error::map("CLSACT")),
+            left => self.maps.clsact.insert(ifindex, left, 0).map_err(Error::map("CLSACT")),
+        }
     }
 }
 

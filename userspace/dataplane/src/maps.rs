@@ -1,8 +1,8 @@
 //! The object's maps, opened from their pins.
 
 use abi::{
-    AddressKey, Config, Counter, FLOW_IDLE_NS, FlowKey, FlowTimes, Object, OwnKey, PairKey, PeerKey,
-    PortRange, RelaySession, RelayUses, Span, StunSettings,
+    AddressKey, Config, Counter, FLOW_IDLE_NS, FlowKey, FlowTimes, Gateway, Lan, Object, OwnKey, PairKey,
+    PeerKey, Place, PortRange, RelaySession, RelayUses, Span, StunSettings,
 };
 use aya::Pod;
 use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray};
@@ -12,7 +12,7 @@ use crate::error::chain;
 use crate::pins::Pins;
 
 /// Every map that the loader pins, by its name in the object.
-pub(crate) const NAMES: [&str; 20] = [
+pub(crate) const NAMES: [&str; 30] = [
     "CONFIG",
     "GENERATION",
     "HOSTS",
@@ -33,6 +33,16 @@ pub(crate) const NAMES: [&str; 20] = [
     "OWN",
     "STUN",
     "STUN_PAID",
+    "GATEWAY",
+    "LANS",
+    "ROUTES",
+    "SESSIONS",
+    "PLACES",
+    "PLACE_REGION",
+    "MAPPINGS",
+    "OWNERS",
+    "TRAIN",
+    "WORK",
 ];
 
 /// The maps the loader reads and writes.
@@ -53,6 +63,10 @@ pub(crate) struct Maps {
     pub(crate) outlets: HashMap<MapData, u32, u32>,
     pub(crate) own: HashMap<MapData, OwnKey, u32>,
     pub(crate) stun: Array<MapData, StunSettings>,
+    pub(crate) gateway: Array<MapData, Gateway>,
+    pub(crate) lans: HashMap<MapData, u32, Lan>,
+    pub(crate) routes: LpmTrie<MapData, PeerKey, u32>,
+    pub(crate) places: Array<MapData, Place>,
 }
 
 impl Maps {
@@ -75,6 +89,10 @@ impl Maps {
             outlets: open(pins, "OUTLETS")?,
             own: open(pins, "OWN")?,
             stun: open(pins, "STUN")?,
+            gateway: open(pins, "GATEWAY")?,
+            lans: open(pins, "LANS")?,
+            routes: open(pins, "ROUTES")?,
+            places: open(pins, "PLACES")?,
         })
     }
 
