@@ -12,6 +12,7 @@ mod join;
 mod kill;
 mod memory;
 mod ours;
+mod paths;
 mod peers;
 mod relay;
 mod rig;
@@ -45,7 +46,7 @@ struct Args {
 /// Name, what it measures, and the measurement.
 type Bench = (&'static str, fn(Effort) -> anyhow::Result<Vec<Row>>);
 
-const BENCHES: [Bench; 9] = [
+const BENCHES: [Bench; 10] = [
     ("join", |effort| join::run(effort.runs)),
     ("start", |effort| start::run(effort.runs)),
     ("kill", |effort| kill::run(effort.runs)),
@@ -55,6 +56,7 @@ const BENCHES: [Bench; 9] = [
     ("relay", relay::run),
     ("stun", stun::run),
     ("derp", derp::run),
+    ("paths", paths::run),
 ];
 
 fn main() -> ExitCode {

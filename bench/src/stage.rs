@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use lab::{Internet, Lab, Namespace, Node, Server, Stock, node, stock};
+use lab::{Internet, Lab, Namespace, Nat, Node, Server, Stock, node, stock};
 
 /// The underlay of a bench.
 pub(crate) struct Stage {
@@ -25,6 +25,16 @@ impl Stage {
 
     pub(crate) fn machine(&self, name: &str, address: u8) -> anyhow::Result<Namespace> {
         self.internet.host(&self.lab, name, address)
+    }
+
+    /// A port-restricted NAT for a site 192.0.2.`site`/25.
+    pub(crate) fn nat(&self, name: &str, address: u8, site: u8) -> anyhow::Result<Nat> {
+        self.internet.nat(&self.lab, name, address, site)
+    }
+
+    /// Gives `machine` a public device `wan`, beside what it has.
+    pub(crate) fn plug(&self, machine: &Namespace, address: u8) -> anyhow::Result<()> {
+        self.internet.plug(machine, address)
     }
 
     /// Our daemon on `host`, answering.
