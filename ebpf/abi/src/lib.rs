@@ -19,7 +19,7 @@ pub use filter::{AddressKey, PairKey, PortRange, Side, Span};
 pub use flow::{FlowKey, FlowRegion, FlowTimes, PeerKey};
 pub use nat::*;
 pub use reason::{Counter, Hook, Next, Program, REASONS, Reason, Verdict};
-pub use relay::{Hop, OwnKey, RelayEnd, RelaySession, RelayUse, RelayUses, StunSettings};
+pub use relay::{Hop, Own, RelayEnd, RelaySession, RelayUse, RelayUses, StunSettings};
 
 /// Folder of the pins below `/sys/fs/bpf/underpass`. Any change of a map's layout or meaning needs a new one.
 pub const PIN_VERSION: &str = "v2";
@@ -48,12 +48,12 @@ pub const FLOW_TOUCH_NS: u64 = SECOND_NS;
 const SECOND_NS: u64 = 1_000_000_000;
 /// Prefixes of all peers, for finding the region of a flow.
 pub const MAX_PEER_PREFIXES: u32 = 65_536;
-/// Sessions of a peer relay: pairs of clients.
+/// Sessions of a peer relay: pairs of clients. A power of two.
 pub const MAX_RELAY_SESSIONS: u32 = 16_384;
 /// How long a next hop is believed before the routes are asked again, in nanoseconds.
 pub const HOP_AGE_NS: u64 = SECOND_NS;
-/// Addresses of ours, over all devices with `underlay`.
-pub const MAX_OWN_ADDRESSES: u32 = 4_096;
+/// Places for addresses of ours on devices with `underlay`. A power of two.
+pub const OWN_PLACES: u32 = 4_096;
 /// Sources of STUN requests share so many token buckets, by hash. A power of two.
 pub const STUN_BUCKETS: u32 = 4_096;
 /// Prefixes a gateway forwards to.

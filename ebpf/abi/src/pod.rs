@@ -3,7 +3,7 @@
 
 use crate::{
     AddressKey, Config, Counter, FlowKey, FlowRegion, FlowTimes, Gateway, InnerKey, Lan, Object, OuterKey,
-    OwnKey, Owner, PairKey, PeerKey, Place, PortRange, RelaySession, RelayUses, Session, SessionKey, Span,
+    Own, Owner, PairKey, PeerKey, Place, PortRange, RelaySession, RelayUses, Session, SessionKey, Span,
     StunSettings, Train,
 };
 
@@ -15,5 +15,5 @@ macro_rules! pod {
 }
 
 pod! {
-    AddressKey Config Counter FlowKey FlowRegion FlowTimes Gateway InnerKey Lan Object OuterKey OwnKey Owner PairKey PeerKey Place PortRange RelaySession RelayUses Session SessionKey Span StunSettings Train
+    AddressKey Config Counter FlowKey FlowRegion FlowTimes Gateway InnerKey Lan Object OuterKey Own Owner PairKey PeerKey Place PortRange RelaySession RelayUses Session SessionKey Span StunSettings Train
 }

@@ -1,7 +1,7 @@
 //! Keys and values of the peer relay's sessions, and of what a relay and a STUN server share.
 //!
 //! A session is two ends that a VNI names. The loader writes ends, programs write use; each in a map of its own, so that
-//! neither overwrites the other's. Replacing a session replaces the hash entry as a whole: no program sees half of one.
+//! neither overwrites the other's. Both maps are arrays, because a look-up in a hash takes as long as all the rest.
 
 use crate::Address;
 
@@ -31,16 +31,46 @@ pub struct RelayEnd {
     pub zero2: u16,
 }
 
-/// Two clients that may send to each other: the value of `RELAY_SESSIONS`, found by VNI (a `u32`).
+/// Two clients that may send to each other: the value of `RELAY_SESSIONS`, at the place that its VNI says.
+///
+/// Programs read it while the loader may be writing: the stamp is read first and last, and nothing was written in between if
+/// it is the same. The loader writes 0 into it, then the rest, then the new stamp.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct RelaySession {
+    /// The VNI below, and above it a number that no other session ever had; zero: no session.
+    pub stamp: u64,
     /// The ends, in the order of the relay's allocation.
     pub ends: [RelayEnd; 2],
-    /// Place in `RELAY_USE`.
-    pub slot: u32,
-    /// Zero.
-    pub zero: u32,
+    /// Zero, up to two cache lines.
+    pub zero: [u64; 4],
+}
+
+impl RelaySession {
+    /// The stamp of a session.
+    #[inline(always)]
+    pub const fn stamp(vni: u32, number: u32) -> u64 {
+        (number as u64) << 32 | vni as u64
+    }
+
+    /// The VNI of a stamp.
+    #[inline(always)]
+    pub const fn vni(stamp: u64) -> u32 {
+        stamp as u32
+    }
+
+    /// The number of a stamp.
+    #[inline(always)]
+    pub const fn number(stamp: u64) -> u32 {
+        (stamp >> 32) as u32
+    }
+
+    /// Where a VNI's session is, in `RELAY_SESSIONS` and in `RELAY_USE`. Who allocates VNIs sees to it that no two sessions
+    /// have the same place.
+    #[inline(always)]
+    pub const fn place(vni: u32) -> u32 {
+        vni % crate::MAX_RELAY_SESSIONS
+    }
 }
 
 /// What became of a session's packets, by the end that sent them: the value of `RELAY_USE`, written by programs.
@@ -79,20 +109,31 @@ pub struct Hop {
     pub mtu: u32,
     /// The first twelve bytes of the Ethernet header.
     pub macs: [u32; 3],
-    /// Zero.
-    pub zero: u32,
+    /// The number of the session it was asked for.
+    pub number: u32,
 }
 
-/// An address of ours on a device with `underlay`: the key of `OWN`. The value is of no meaning.
+/// An address of ours on a device with `underlay`: a value of `OWN`, at one of two places that a hash gives.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(C)]
-pub struct OwnKey {
+pub struct Own {
     /// The address.
     pub address: Address,
-    /// The device.
+    /// The device; zero in a place that is free.
     pub ifindex: u32,
     /// A [`crate::Family`].
     pub family: u32,
+}
+
+impl Own {
+    /// The two places where it may be.
+    #[inline(always)]
+    pub const fn places(&self) -> [u32; 2] {
+        let [a, b, c, d] = self.address;
+        let mixed = (a ^ b.rotate_left(7) ^ c.rotate_left(14) ^ d ^ self.ifindex).wrapping_mul(0x9e37_79b1);
+        let place = mixed >> 16 & (crate::OWN_PLACES - 1);
+        [place, place ^ 1]
+    }
 }
 
 /// How STUN requests are answered: the value of `STUN`. All zero is valid: no limit.

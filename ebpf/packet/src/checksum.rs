@@ -25,16 +25,23 @@ pub(crate) const fn fold(sum: u64) -> u16 {
     ((sum & 0xffff) + (sum >> 16)) as u16
 }
 
+/// The sum of two sums.
+#[inline(always)]
+pub(crate) const fn add(a: u16, b: u16) -> u16 {
+    let sum = a as u32 + b as u32;
+    (sum + (sum >> 16)) as u16
+}
+
 /// What turns a sum that has `old` in it into one that has `new` instead, both folded.
 #[inline(always)]
 pub(crate) const fn delta(old: u16, new: u16) -> u16 {
-    fold(new as u64 + !old as u64)
+    add(new, !old)
 }
 
 /// The checksum of a packet whose sum changed by `delta` (RFC 1624, equation 3). What was wrong stays wrong.
 #[inline(always)]
 pub(crate) const fn update(checksum: u16, delta: u16) -> u16 {
-    !fold(!checksum as u64 + delta as u64)
+    !add(!checksum, delta)
 }
 
 /// A UDP checksum as it is written: zero would say that there is none (RFC 768).

@@ -30,7 +30,7 @@ pub use flow::{outbound, reply_of};
 pub use frame::{Bytes, BytesMut, Frame, FrameMut};
 pub use ip::{Ip, Piece};
 pub use link::LinkFrame;
-pub use relay::{Relay, forward, link_ends};
+pub use relay::{Relay, Sender, forward, link_ends};
 pub use steer::{Found, Ports, for_controller, next};
 pub use stun::{Stun, answer};
 pub use udp::Datagram;

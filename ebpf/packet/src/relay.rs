@@ -23,15 +23,42 @@ const ATOMIC: u32 = 0x4000;
 
 /// What forwarding asks of its surroundings.
 pub trait Relay {
-    /// The session of a VNI.
-    fn session(&self, vni: u32) -> Option<&RelaySession>;
+    /// The session of a VNI, and its stamp as it was read before all else.
+    fn session(&self, vni: u32) -> Option<(&RelaySession, u64)>;
 
     /// Whether packets to this address of the device end here, and may be dropped here.
     fn is_own(&self, address: &Address, family: Family) -> bool;
 
-    /// The way from end `from` to the other one for an IP packet of `length` bytes, which is counted with its `payload`
-    /// bytes; or why it must be left to the stack.
-    fn way(&self, session: &RelaySession, from: usize, length: u32, payload: u32) -> Result<Hop, Reason>;
+    /// The way to the other end for an IP packet of `length` bytes; or why it must be left to the stack.
+    fn way(&self, from: &Sender<'_>, length: u32) -> Result<Hop, Reason>;
+
+    /// Counts a packet with its `payload` bytes, which is sent on now. False if the session is another by now: what was
+    /// read of it may be neither the one nor the other.
+    fn count(&self, from: &Sender<'_>, payload: u32) -> bool;
+}
+
+/// The end that sent a packet.
+pub struct Sender<'a> {
+    /// Its session.
+    pub session: &'a RelaySession,
+    /// The session's stamp.
+    pub stamp: u64,
+    /// Which end: 0 or 1.
+    pub index: usize,
+}
+
+impl Sender<'_> {
+    /// The sender's end.
+    #[inline(always)]
+    pub const fn end(&self) -> &RelayEnd {
+        &self.session.ends[self.index & 1]
+    }
+
+    /// The other end.
+    #[inline(always)]
+    pub const fn to(&self) -> &RelayEnd {
+        &self.session.ends[(self.index ^ 1) & 1]
+    }
 }
 
 /// Sends the packet on: the frame is rewritten, and leaves by the device that is returned. Otherwise the reason says what
@@ -82,16 +109,16 @@ fn forward_v4(frame: &mut impl LinkFrame, relay: &impl Relay) -> Result<u32, Rea
         hops: u32::from_be(head[2]) >> 24,
         vni: vni(head[7], head[8])?,
     };
-    let (session, from) = find(relay, &datagram, Family::V4)?;
-    let (end, to) = (&session.ends[from], &session.ends[from ^ 1]);
-    check(&datagram, end, udp_length)?;
-    if to.family == Family::V4 as u8 {
-        let hop = relay.way(session, from, 20 + udp_length, udp_length - 8)?;
+    let from = find(relay, &datagram, Family::V4)?;
+    check(&datagram, from.end(), udp_length)?;
+    if from.to().family == Family::V4 as u8 {
+        let hop = relay.way(&from, 20 + udp_length)?;
         let word = u32::from_be(head[2]);
-        let sum = checksum::update((word as u16).to_be(), end.ip_delta);
+        let sum = checksum::update((word as u16).to_be(), from.end().ip_delta);
         let word = ((word & 0xffff_0000) - (1 << 24)) | u32::from(u16::from_be(sum));
-        let udp = udp(&datagram, end, to);
-        let words = [word.to_be(), to.local[0], to.address[0], udp[0], udp[1]];
+        let udp = udp(&datagram, &from);
+        let words = [word.to_be(), from.to().local[0], from.to().address[0], udp[0], udp[1]];
+        account(relay, &from, udp_length)?;
         frame.set_words(8, words).ok_or(Reason::Unwritable)?;
         frame.set_link(&hop.macs, Family::V4).ok_or(Reason::Unwritable)?;
         return Ok(hop.ifindex);
@@ -100,9 +127,13 @@ fn forward_v4(frame: &mut impl LinkFrame, relay: &impl Relay) -> Result<u32, Rea
     if fold(sum(&[head[0], head[1], head[2], head[3], head[4]])) != 0xffff || has_no_checksum(&datagram) {
         return Err(Reason::RelayOther);
     }
-    let hop = relay.way(session, from, 40 + udp_length, udp_length - 8)?;
+    let hop = relay.way(&from, 40 + udp_length)?;
+    let words = header_v6(VERSION_6 | datagram.class << 20, &datagram, udp_length, &from);
+    account(relay, &from, udp_length)?;
     frame.move_head(-20).ok_or(Reason::Unwritable)?;
-    write_v6(frame, VERSION_6 | datagram.class << 20, &datagram, udp_length, end, to, &hop)
+    frame.set_words(0, words).ok_or(Reason::Unwritable)?;
+    frame.set_link(&hop.macs, Family::V6).ok_or(Reason::Unwritable)?;
+    Ok(hop.ifindex)
 }
 
 #[inline(always)]
@@ -129,16 +160,23 @@ fn forward_v6(frame: &mut impl LinkFrame, relay: &impl Relay) -> Result<u32, Rea
     if has_no_checksum(&datagram) {
         return Err(Reason::RelayOther);
     }
-    let (session, from) = find(relay, &datagram, Family::V6)?;
-    let (end, to) = (&session.ends[from], &session.ends[from ^ 1]);
-    check(&datagram, end, udp_length)?;
-    if to.family == Family::V6 as u8 {
-        let hop = relay.way(session, from, 40 + udp_length, udp_length - 8)?;
-        return write_v6(frame, first, &datagram, udp_length, end, to, &hop);
+    let from = find(relay, &datagram, Family::V6)?;
+    check(&datagram, from.end(), udp_length)?;
+    if from.to().family == Family::V6 as u8 {
+        let hop = relay.way(&from, 40 + udp_length)?;
+        let words = header_v6(first, &datagram, udp_length, &from);
+        account(relay, &from, udp_length)?;
+        frame.set_words(0, words).ok_or(Reason::Unwritable)?;
+        frame.set_link(&hop.macs, Family::V6).ok_or(Reason::Unwritable)?;
+        return Ok(hop.ifindex);
     }
-    let hop = relay.way(session, from, 20 + udp_length, udp_length - 8)?;
+    let hop = relay.way(&from, 20 + udp_length)?;
+    let words = header_v4(&datagram, udp_length, &from);
+    account(relay, &from, udp_length)?;
     frame.move_head(20).ok_or(Reason::Unwritable)?;
-    write_v4(frame, &datagram, udp_length, end, to, &hop)
+    frame.set_words(0, words).ok_or(Reason::Unwritable)?;
+    frame.set_link(&hop.macs, Family::V4).ok_or(Reason::Unwritable)?;
+    Ok(hop.ifindex)
 }
 
 /// The VNI of a data packet's header.
@@ -152,33 +190,43 @@ fn vni(first: u32, second: u32) -> Result<u32, Reason> {
     Ok(second >> 8)
 }
 
-/// The session, and which end sent the packet. What no session wants is dropped, if it was for us at all.
+/// Who sent the packet. What no session wants is dropped, if it was for us at all.
 #[inline(always)]
-fn find<'a>(
-    relay: &'a impl Relay,
-    datagram: &Datagram,
-    family: Family,
-) -> Result<(&'a RelaySession, usize), Reason> {
-    let reason = match relay.session(datagram.vni) {
-        Some(session) if is_from(datagram, &session.ends[0], family) => return Ok((session, 0)),
-        Some(session) if is_from(datagram, &session.ends[1], family) => return Ok((session, 1)),
-        Some(_) => Reason::RelayWrongSource,
-        None => Reason::RelayUnknown,
-    };
+fn find<'a>(relay: &'a impl Relay, datagram: &Datagram, family: Family) -> Result<Sender<'a>, Reason> {
+    let mut reason = Reason::RelayUnknown;
+    if let Some((session, stamp)) = relay.session(datagram.vni) {
+        for index in [0, 1] {
+            if is_from(datagram, &session.ends[index], family) {
+                return Ok(Sender { session, stamp, index });
+            }
+        }
+        reason = Reason::RelayWrongSource;
+    }
     Err(if relay.is_own(&datagram.destination, family) { reason } else { Reason::RelayOther })
 }
 
 #[inline(always)]
 fn is_from(datagram: &Datagram, end: &RelayEnd, family: Family) -> bool {
     let ports = datagram.ports.to_ne_bytes();
-    let words = match family {
-        Family::V4 => 1,
-        Family::V6 => 4,
-    };
-    end.family == family as u8
-        && end.port == [ports[0], ports[1]]
-        && end.address[..words] == datagram.source[..words]
-        && end.local[..words] == datagram.destination[..words]
+    let (source, destination) = (&datagram.source, &datagram.destination);
+    if end.family != family as u8 || end.port != [ports[0], ports[1]] {
+        return false;
+    }
+    match family {
+        Family::V4 => end.address[0] == source[0] && end.local[0] == destination[0],
+        Family::V6 => is_same(&end.address, source) && is_same(&end.local, destination),
+    }
+}
+
+/// Word by word, for comparing arrays is a call.
+#[inline(always)]
+fn is_same(a: &Address, b: &Address) -> bool {
+    a[0] == b[0] && a[1] == b[1] && a[2] == b[2] && a[3] == b[3]
+}
+
+#[inline(always)]
+fn account(relay: &impl Relay, from: &Sender<'_>, udp_length: u32) -> Result<(), Reason> {
+    if relay.count(from, udp_length - 8) { Ok(()) } else { Err(Reason::RelayOther) }
 }
 
 /// What the relay's socket must see to.
@@ -188,7 +236,7 @@ fn check(datagram: &Datagram, end: &RelayEnd, udp_length: u32) -> Result<(), Rea
         return Err(Reason::RelayOther);
     }
     // A checksum that the sender left to its device, which is none (veth, virtio): only the stack knows.
-    let pseudo = fold(u64::from(end.pseudo) + u64::from((udp_length as u16).to_be()));
+    let pseudo = checksum::add(end.pseudo, (udp_length as u16).to_be());
     if checksum_of(datagram) == pseudo { Err(Reason::RelayPartial) } else { Ok(()) }
 }
 
@@ -203,57 +251,40 @@ fn has_no_checksum(datagram: &Datagram) -> bool {
     checksum_of(datagram) == 0
 }
 
-/// The UDP header towards `to`.
+/// The UDP header towards the other end.
 #[inline(always)]
-fn udp(datagram: &Datagram, from: &RelayEnd, to: &RelayEnd) -> [u32; 2] {
+fn udp(datagram: &Datagram, from: &Sender<'_>) -> [u32; 2] {
     let [_, _, p0, p1] = datagram.ports.to_ne_bytes();
+    let to = from.to();
     let ports = u32::from_ne_bytes([p0, p1, to.port[0], to.port[1]]);
     let mut sum = checksum_of(datagram);
     if sum != 0 {
-        sum = or_ones(checksum::update(sum, from.udp_delta));
+        sum = or_ones(checksum::update(sum, from.end().udp_delta));
     }
     let udp = u32::from_be(datagram.udp) & 0xffff_0000 | u32::from(u16::from_be(sum));
     [ports, udp.to_be()]
 }
 
+/// The IPv6 and UDP headers towards the other end.
 #[inline(always)]
-fn write_v6(
-    frame: &mut impl LinkFrame,
-    first: u32,
-    datagram: &Datagram,
-    udp_length: u32,
-    from: &RelayEnd,
-    to: &RelayEnd,
-    hop: &Hop,
-) -> Result<u32, Reason> {
+fn header_v6(first: u32, datagram: &Datagram, udp_length: u32, from: &Sender<'_>) -> [u32; 12] {
     let lengths = udp_length << 16 | (proto::UDP as u32) << 8 | (datagram.hops - 1);
-    let ([l0, l1, l2, l3], [a0, a1, a2, a3]) = (to.local, to.address);
-    let [ports, udp] = udp(datagram, from, to);
-    let words = [first.to_be(), lengths.to_be(), l0, l1, l2, l3, a0, a1, a2, a3, ports, udp];
-    frame.set_words(0, words).ok_or(Reason::Unwritable)?;
-    frame.set_link(&hop.macs, Family::V6).ok_or(Reason::Unwritable)?;
-    Ok(hop.ifindex)
+    let ([l0, l1, l2, l3], [a0, a1, a2, a3]) = (from.to().local, from.to().address);
+    let [ports, udp] = udp(datagram, from);
+    [first.to_be(), lengths.to_be(), l0, l1, l2, l3, a0, a1, a2, a3, ports, udp]
 }
 
+/// The IPv4 and UDP headers towards the other end.
 #[inline(always)]
-fn write_v4(
-    frame: &mut impl LinkFrame,
-    datagram: &Datagram,
-    udp_length: u32,
-    from: &RelayEnd,
-    to: &RelayEnd,
-    hop: &Hop,
-) -> Result<u32, Reason> {
+fn header_v4(datagram: &Datagram, udp_length: u32, from: &Sender<'_>) -> [u32; 7] {
     let first = (VERSION_4 | datagram.class << 16 | (20 + udp_length)).to_be();
     let third = ((datagram.hops - 1) << 24 | (proto::UDP as u32) << 16).to_be();
-    let mut words = [first, ATOMIC.to_be(), third, to.local[0], to.address[0]];
+    let mut words = [first, ATOMIC.to_be(), third, from.to().local[0], from.to().address[0]];
     let sum = !fold(sum(&words));
     words[2] |= u32::from(u16::from_be(sum)).to_be();
     let [first, second, third, local, address] = words;
-    let [ports, udp] = udp(datagram, from, to);
-    frame.set_words(0, [first, second, third, local, address, ports, udp]).ok_or(Reason::Unwritable)?;
-    frame.set_link(&hop.macs, Family::V4).ok_or(Reason::Unwritable)?;
-    Ok(hop.ifindex)
+    let [ports, udp] = udp(datagram, from);
+    [first, second, third, local, address, ports, udp]
 }
 
 /// Fills in what packets of each end need on their way to the other; the loader calls this when it writes a session. The

@@ -61,7 +61,7 @@ pub fn next_hop(ctx: &XdpContext, family: Family, source: &Address, destination:
         mtu: query.port_and_length >> 16,
         // The header has the destination first.
         macs: [b >> 16 | c << 16, c >> 16 | a << 16, a >> 16 | b << 16],
-        zero: 0,
+        number: 0,
     })
 }
 

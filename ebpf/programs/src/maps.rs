@@ -4,13 +4,13 @@
 
 use abi::{
     AddressKey, Config, Counter, DEFAULT_PLACES, FLOW_REGIONS, FlowKey, FlowRegion, FlowTimes, Gateway,
-    InnerKey, Lan, MAX_ATTACHMENTS, MAX_FLOWS, MAX_OWN_ADDRESSES, MAX_PAIRS, MAX_PEER_PREFIXES, MAX_PREFIXES,
-    MAX_RANGES, MAX_RELAY_SESSIONS, MAX_ROUTES, Next, Object, OuterKey, OwnKey, Owner, PLACE_REGIONS,
+    InnerKey, Lan, MAX_ATTACHMENTS, MAX_FLOWS, OWN_PLACES, MAX_PAIRS, MAX_PEER_PREFIXES, MAX_PREFIXES,
+    MAX_RANGES, MAX_RELAY_SESSIONS, MAX_ROUTES, Next, Object, OuterKey, Own, Owner, PLACE_REGIONS,
     PairKey, PeerKey, Place, PortRange, Program, REASONS, RelaySession, RelayUses, STUN_BUCKETS, Session,
     SessionKey, Span, StunSettings,
 };
 use aya_ebpf::{
-    bindings::BPF_F_NO_PREALLOC,
+    bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
     macros::map,
     maps::{Array, HashMap, LpmTrie, PerCpuArray, ProgramArray},
 };
@@ -72,22 +72,22 @@ pub static OBJECT: Array<Object> = Array::with_max_entries(1, 0);
 #[map]
 pub static CLSACT: HashMap<u32, u32> = HashMap::with_max_entries(MAX_ATTACHMENTS, BPF_F_NO_PREALLOC);
 
-/// The relay's sessions, by VNI.
+/// The relay's sessions, by place. What may be mapped begins on a page, so that each value has cache lines of its own.
 #[map]
-pub static RELAY_SESSIONS: HashMap<u32, RelaySession> =
-    HashMap::with_max_entries(MAX_RELAY_SESSIONS, BPF_F_NO_PREALLOC);
+pub static RELAY_SESSIONS: Array<RelaySession> =
+    Array::with_max_entries(MAX_RELAY_SESSIONS, BPF_F_MMAPABLE);
 
-/// What became of the packets of each session, and where they go, by the session's slot.
+/// What became of the packets of each session, and where they go, by the session's place.
 #[map]
-pub static RELAY_USE: Array<RelayUses> = Array::with_max_entries(MAX_RELAY_SESSIONS, 0);
+pub static RELAY_USE: Array<RelayUses> = Array::with_max_entries(MAX_RELAY_SESSIONS, BPF_F_MMAPABLE);
 
 /// Devices that frames may be sent out of, by interface index.
 #[map]
 pub static OUTLETS: HashMap<u32, u32> = HashMap::with_max_entries(MAX_ATTACHMENTS, BPF_F_NO_PREALLOC);
 
-/// Addresses of ours, by device.
+/// Addresses of ours on each device, by place.
 #[map]
-pub static OWN: HashMap<OwnKey, u32> = HashMap::with_max_entries(MAX_OWN_ADDRESSES, BPF_F_NO_PREALLOC);
+pub static OWN: Array<Own> = Array::with_max_entries(OWN_PLACES, 0);
 
 /// How STUN requests are answered.
 #[map]

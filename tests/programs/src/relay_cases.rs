@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use abi::{Address, Family, Hop, Reason, RelayEnd, RelaySession};
-use packet::{Relay, link_ends};
+use packet::{Relay, Sender, link_ends};
 
 use crate::packets::{self, address_of, datagram, framed, sum_up};
 
@@ -264,7 +264,7 @@ impl Default for RelayHost {
     }
 }
 
-fn session(ends: [End; 2], slot: u32) -> RelaySession {
+fn session(ends: [End; 2], vni: u32) -> RelaySession {
     let mut ends = ends.map(|end| {
         let (family, address) = address_of(end.client.ip());
         let (_, local) = address_of(end.local.ip());
@@ -272,12 +272,12 @@ fn session(ends: [End; 2], slot: u32) -> RelaySession {
         RelayEnd { address, local, port, family: family as u8, ..RelayEnd::default() }
     });
     link_ends(&mut ends);
-    RelaySession { ends, slot, zero: 0 }
+    RelaySession { stamp: RelaySession::stamp(vni, 1), ends, ..RelaySession::default() }
 }
 
 impl Relay for RelayHost {
-    fn session(&self, vni: u32) -> Option<&RelaySession> {
-        self.0.get(&vni)
+    fn session(&self, vni: u32) -> Option<(&RelaySession, u64)> {
+        self.0.get(&vni).map(|session| (session, session.stamp))
     }
 
     fn is_own(&self, address: &Address, family: Family) -> bool {
@@ -286,13 +286,17 @@ impl Relay for RelayHost {
             .any(|own| address_of(own.parse().expect("an address")) == (family, *address))
     }
 
-    fn way(&self, session: &RelaySession, _: usize, length: u32, _: u32) -> Result<Hop, Reason> {
+    fn way(&self, from: &Sender<'_>, length: u32) -> Result<Hop, Reason> {
         let macs = [OUT.0, OUT.1].concat();
         let word = |at: usize| u32::from_ne_bytes([macs[at], macs[at + 1], macs[at + 2], macs[at + 3]]);
-        match session.slot {
+        match RelaySession::vni(from.stamp) {
             NO_WAY => Err(Reason::RelayNoWay),
             _ if length > MTU => Err(Reason::RelayTooBig),
-            _ => Ok(Hop { asked: 1, ifindex: 7, mtu: MTU, macs: [word(0), word(4), word(8)], zero: 0 }),
+            _ => Ok(Hop { asked: 1, ifindex: 7, mtu: MTU, macs: [word(0), word(4), word(8)], number: 1 }),
         }
+    }
+
+    fn count(&self, from: &Sender<'_>, _: u32) -> bool {
+        from.stamp == from.session.stamp
     }
 }

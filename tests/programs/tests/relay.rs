@@ -177,11 +177,14 @@ fn the_table_is_bounded_and_full_of_sessions_it_still_relays() {
             programs.add_relay_session(vni, legs(ends)).expect("there is room");
         }
         let refused = programs.add_relay_session(abi::MAX_RELAY_SESSIONS + 1, legs(ends));
-        assert!(refused.expect_err("full").to_string().contains("16384"));
-        let last = programs::packets::geneve(0x7a12, abi::MAX_RELAY_SESSIONS, &[7; 64]);
+        assert!(refused.expect_err("full").to_string().contains("has the place of 1"));
+        let frame =
+            |vni| relay_cases::from_client(&ends[0], &programs::packets::geneve(0x7a12, vni, &[7; 64]));
+        assert_eq!(judge(programs, Program::Relay, &frame(abi::MAX_RELAY_SESSIONS)).0, Reason::Relayed);
+        // The same place, another VNI.
         assert_eq!(
-            judge(programs, Program::Relay, &relay_cases::from_client(&ends[0], &last)).0,
-            Reason::Relayed
+            judge(programs, Program::Relay, &frame(abi::MAX_RELAY_SESSIONS + 1)).0,
+            Reason::RelayUnknown
         );
         assert_eq!(programs.relay_sessions().expect("readable").len(), abi::MAX_RELAY_SESSIONS as usize);
     });

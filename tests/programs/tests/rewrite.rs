@@ -71,3 +71,9 @@ fn every_truncation_is_left_to_the_stack_or_changes_nothing() {
         }
     }
 }
+
+/// Or the relay would allocate sessions that the programs have no place for.
+#[test]
+fn the_relay_and_the_kernel_have_as_many_places() {
+    assert_eq!(relay_core::PLACES, abi::MAX_RELAY_SESSIONS);
+}

@@ -71,11 +71,13 @@ pub enum Error {
         /// The limit.
         limit: usize,
     },
-    /// The relay has no place for another session; it is relayed in userspace.
-    #[error("the kernel's table of relay sessions is full ({limit}): this one is relayed in userspace")]
-    TooManySessions {
-        /// How many it holds.
-        limit: u32,
+    /// Two sessions of the relay would be at one place of the kernel's table.
+    #[error("relay session {vni} has the place of {other} in the kernel's table: it is relayed in userspace")]
+    PlaceTaken {
+        /// The VNI that was to be added.
+        vni: u32,
+        /// The VNI that is there.
+        other: u32,
     },
     /// The trace cannot be read.
     #[error("reading the trace: {0}")]

@@ -1,7 +1,7 @@
 //! The object's maps, opened from their pins.
 
 use abi::{
-    AddressKey, Config, Counter, FLOW_IDLE_NS, FlowKey, FlowTimes, Gateway, Lan, Object, OwnKey, PairKey,
+    AddressKey, Config, Counter, FLOW_IDLE_NS, FlowKey, FlowTimes, Gateway, Lan, Object, Own, PairKey,
     PeerKey, Place, PortRange, RelaySession, RelayUses, Span, StunSettings,
 };
 use aya::Pod;
@@ -58,10 +58,10 @@ pub(crate) struct Maps {
     pub(crate) counters: PerCpuArray<MapData, Counter>,
     pub(crate) object: Array<MapData, Object>,
     pub(crate) clsact: HashMap<MapData, u32, u32>,
-    pub(crate) relay_sessions: HashMap<MapData, u32, RelaySession>,
+    pub(crate) relay_sessions: Array<MapData, RelaySession>,
     pub(crate) relay_use: Array<MapData, RelayUses>,
     pub(crate) outlets: HashMap<MapData, u32, u32>,
-    pub(crate) own: HashMap<MapData, OwnKey, u32>,
+    pub(crate) own: Array<MapData, Own>,
     pub(crate) stun: Array<MapData, StunSettings>,
     pub(crate) gateway: Array<MapData, Gateway>,
     pub(crate) lans: HashMap<MapData, u32, Lan>,

@@ -1,19 +1,19 @@
 //! Telling the programs what they relay, and asking what became of it.
 //!
-//! The maps are pinned: bound sessions go on without this process, and the next one finds them. A session's entry is
-//! replaced as a whole and never shares its place in `RELAY_USE` with a session that ended a moment ago, so no packet meets
-//! half of one session and half of another.
+//! The maps are pinned: bound sessions go on without this process, and the next one finds them. A session is where its VNI
+//! says, so sessions that are at the same place exclude each other; who allocates VNIs sees to it.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use abi::{Family, MAX_RELAY_SESSIONS, RelayEnd, RelaySession, RelayUses};
 
-use aya::maps::IterableMap as _;
+use aya::Pod;
+use aya::maps::{Array, IterableMap as _, MapData, MapError};
 
-use crate::maps::{Maps, address, gone_is_fine, ip_address};
-use crate::{Error, Programs, batch};
+use crate::maps::{Maps, address, ip_address};
+use crate::{Error, Programs, batch, clock};
 
 /// One client of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -46,21 +46,31 @@ pub struct RelayedSession {
     pub traffic: [RelayTraffic; 2],
 }
 
-/// Which sessions are in the kernel, and which places in `RELAY_USE` are free, the longest free first.
+/// Which sessions are in the kernel.
 pub(crate) struct RelayTable {
+    /// By place.
     sessions: BTreeMap<u32, RelaySession>,
-    free: VecDeque<u32>,
+    /// The next session's number: one that no entry in the maps has, or had when this process began.
+    number: u32,
 }
 
 impl RelayTable {
     /// As the maps have it: what an earlier process left.
     pub(crate) fn read(maps: &Maps) -> Result<Self, Error> {
+        let known = read_all(&maps.relay_sessions, MAX_RELAY_SESSIONS, "RELAY_SESSIONS")?;
         let sessions: BTreeMap<u32, RelaySession> =
-            maps.relay_sessions.iter().collect::<Result<_, _>>().map_err(Error::map("RELAY_SESSIONS"))?;
-        let mut taken: Vec<u32> = sessions.values().map(|session| session.slot).collect();
-        taken.sort_unstable();
-        let free = (0..MAX_RELAY_SESSIONS).filter(|slot| taken.binary_search(slot).is_err()).collect();
-        Ok(Self { sessions, free })
+            (0..).zip(known).filter(|(_, session)| session.stamp != 0).collect();
+        let uses: Vec<RelayUses> = read_all(&maps.relay_use, MAX_RELAY_SESSIONS, "RELAY_USE")?;
+        let numbers = sessions.values().map(|session| RelaySession::number(session.stamp));
+        let used = uses.iter().flat_map(|uses| uses.ends.map(|used| used.hop.number));
+        let last = numbers.chain(used).max().unwrap_or(0);
+        Ok(Self { sessions, number: last.checked_add(1).unwrap_or(1) })
+    }
+
+    fn next_number(&mut self) -> u32 {
+        let number = self.number;
+        self.number = number.checked_add(1).unwrap_or(1);
+        number
     }
 }
 
@@ -87,16 +97,28 @@ impl Programs {
     /// Has packets of this VNI go between the two, from now on. Replaces what the VNI meant before, and goes on counting.
     ///
     /// # Errors
-    /// When there is no place for another session, or a map refuses; what was there before stays.
+    /// When another session is at the place of this one, or a map refuses.
     pub fn add_relay_session(&mut self, vni: u32, legs: [RelayLeg; 2]) -> Result<(), Error> {
-        let slot = self.relay.free.pop_front().ok_or(Error::TooManySessions { limit: MAX_RELAY_SESSIONS })?;
-        let written = self.write_session(vni, legs, slot);
-        match &written {
-            // A place that is free again waits its turn behind all others: no packet in flight still writes to it then.
-            Ok(before) => self.relay.free.extend(before),
-            Err(_) => self.relay.free.push_front(slot),
+        let place = RelaySession::place(vni);
+        let before = self.relay.sessions.get(&place).copied();
+        if let Some(other) =
+            before.map(|before| RelaySession::vni(before.stamp)).filter(|other| *other != vni)
+        {
+            return Err(Error::PlaceTaken { vni, other });
         }
-        written.map(drop)
+        let mut ends = legs.map(|leg| end(&leg));
+        packet::link_ends(&mut ends);
+        let stamp = RelaySession::stamp(vni, self.relay.next_number());
+        let session = RelaySession { stamp, ends, ..RelaySession::default() };
+        if let Some(before) = before {
+            self.write_session(place, RelaySession { stamp: 0, ..before })?;
+        } else {
+            self.maps.relay_use.set(place, RelayUses::default(), 0).map_err(Error::map("RELAY_USE"))?;
+        }
+        self.write_session(place, RelaySession { stamp: 0, ..session })?;
+        self.write_session(place, session)?;
+        self.relay.sessions.insert(place, session);
+        Ok(())
     }
 
     /// Ends a session; fine if there is none. Packets of its VNI are dropped then.
@@ -104,29 +126,27 @@ impl Programs {
     /// # Errors
     /// When the map refuses.
     pub fn remove_relay_session(&mut self, vni: u32) -> Result<(), Error> {
-        gone_is_fine(self.maps.relay_sessions.remove(&vni)).map_err(Error::map("RELAY_SESSIONS"))?;
-        if let Some(session) = self.relay.sessions.remove(&vni) {
-            self.relay.free.push_back(session.slot);
+        let place = RelaySession::place(vni);
+        let Some(session) = self.relay.sessions.get(&place).copied() else { return Ok(()) };
+        if RelaySession::vni(session.stamp) == vni {
+            self.write_session(place, RelaySession { stamp: 0, ..session })?;
+            self.relay.sessions.remove(&place);
         }
         Ok(())
     }
 
-    /// Every session and what was forwarded, by VNI. All counters are read by one call.
+    /// Every session and what was forwarded. All counters are read by one call.
     ///
     /// # Errors
     /// When the map cannot be read.
     pub fn relay_sessions(&self) -> Result<Vec<RelayedSession>, Error> {
-        let Some(last) = self.relay.sessions.values().map(|session| session.slot).max() else {
-            return Ok(Vec::new());
-        };
-        let uses = batch::read_array::<RelayUses>(self.maps.relay_use.map().fd(), last + 1)
-            .map_err(|error| Error::Map { map: "RELAY_USE", cause: aya::maps::MapError::IoError(error) })?;
-        let now = crate::clock::since_boot()
-            .map_err(|error| Error::Map { map: "RELAY_USE", cause: aya::maps::MapError::IoError(error) })?;
-        let sessions = self.relay.sessions.iter().map(|(vni, session)| RelayedSession {
-            vni: *vni,
+        let Some(last) = self.relay.sessions.keys().next_back() else { return Ok(Vec::new()) };
+        let uses: Vec<RelayUses> = read_all(&self.maps.relay_use, last + 1, "RELAY_USE")?;
+        let now = clock::since_boot().map_err(unreadable("RELAY_USE"))?;
+        let sessions = self.relay.sessions.iter().map(|(place, session)| RelayedSession {
+            vni: RelaySession::vni(session.stamp),
             legs: session.ends.map(|end| leg(&end)),
-            traffic: uses.get(session.slot as usize).copied().unwrap_or_default().ends.map(|used| {
+            traffic: uses.get(*place as usize).copied().unwrap_or_default().ends.map(|used| {
                 let seen = (used.seen != 0).then(|| Duration::from_nanos(used.seen));
                 let silent = seen.map(|seen| now.saturating_sub(seen));
                 RelayTraffic { packets: used.packets, bytes: used.bytes, silent }
@@ -135,23 +155,22 @@ impl Programs {
         Ok(sessions.collect())
     }
 
-    /// Writes a session into a free place and has the VNI lead there; says which place is free for it.
-    fn write_session(&mut self, vni: u32, legs: [RelayLeg; 2], slot: u32) -> Result<Option<u32>, Error> {
-        let mut ends = legs.map(|leg| end(&leg));
-        packet::link_ends(&mut ends);
-        let before = self.relay.sessions.get(&vni).map(|session| session.slot);
-        // Counters go on; the next hops, which may be others now, do not.
-        let mut used = RelayUses::default();
-        if let Some(before) = before {
-            used = self.maps.relay_use.get(&before, 0).map_err(Error::map("RELAY_USE"))?;
-            used.ends.iter_mut().for_each(|used| used.hop = abi::Hop::default());
-        }
-        self.maps.relay_use.set(slot, used, 0).map_err(Error::map("RELAY_USE"))?;
-        let session = RelaySession { ends, slot, zero: 0 };
-        self.maps.relay_sessions.insert(vni, session, 0).map_err(Error::map("RELAY_SESSIONS"))?;
-        self.relay.sessions.insert(vni, session);
-        Ok(before)
+    fn write_session(&mut self, place: u32, session: RelaySession) -> Result<(), Error> {
+        self.maps.relay_sessions.set(place, session, 0).map_err(Error::map("RELAY_SESSIONS"))
     }
+}
+
+/// The first `count` values of an array.
+fn read_all<T: Pod + Default>(
+    array: &Array<MapData, T>,
+    count: u32,
+    name: &'static str,
+) -> Result<Vec<T>, Error> {
+    batch::read_array(array.map().fd(), count).map_err(unreadable(name))
+}
+
+fn unreadable(map: &'static str) -> impl Fn(std::io::Error) -> Error {
+    move |error| Error::Map { map, cause: MapError::IoError(error) }
 }
 
 fn end(leg: &RelayLeg) -> RelayEnd {

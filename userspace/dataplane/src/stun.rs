@@ -1,12 +1,13 @@
 //! Telling the programs where and how to answer STUN.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use abi::{MAX_OWN_ADDRESSES, OwnKey, StunSettings};
+use abi::{OWN_PLACES, Own, StunSettings};
+use aya::maps::{IterableMap as _, MapError};
 
 use crate::maps::{address, gone_is_fine};
-use crate::{Error, Programs};
+use crate::{Error, Programs, batch};
 
 /// How STUN binding requests are answered in the kernel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -37,21 +38,22 @@ impl Programs {
     }
 
     /// Sets which addresses are ours on which device, by interface index: only packets to these are answered, and only
-    /// those are dropped that no session wants. Of more than fit, the last are left out: their packets reach the socket.
+    /// those are dropped that no session wants. An address whose places are taken by others is left out, and its packets
+    /// reach the socket.
     ///
     /// # Errors
     /// When the map refuses.
     pub fn set_own_addresses(&mut self, addresses: &BTreeSet<(u32, IpAddr)>) -> Result<(), Error> {
-        let wanted: BTreeSet<OwnKey> =
-            addresses.iter().take(MAX_OWN_ADDRESSES as usize).map(|(device, ip)| key(*device, *ip)).collect();
-        let known: BTreeSet<OwnKey> = self.maps.own.keys().filter_map(Result::ok).collect();
-        for stale in known.difference(&wanted) {
-            gone_is_fine(self.maps.own.remove(stale)).map_err(Error::map("OWN"))?;
+        let known: Vec<Own> = batch::read_array(self.maps.own.map().fd(), OWN_PLACES)
+            .map_err(|error| Error::Map { map: "OWN", cause: MapError::IoError(error) })?;
+        let wanted = places(addresses);
+        for (place, before) in (0..).zip(known) {
+            let own = wanted.get(&place).copied().unwrap_or_default();
+            if own != before {
+                self.maps.own.set(place, own, 0).map_err(Error::map("OWN"))?;
+            }
         }
-        wanted
-            .difference(&known)
-            .try_for_each(|key| self.maps.own.insert(key, 1, 0))
-            .map_err(Error::map("OWN"))
+        Ok(())
     }
 
     /// Sets which devices frames may be sent out of, by interface index. Behind others everything reaches the sockets.
@@ -70,9 +72,18 @@ impl Programs {
     }
 }
 
-fn key(ifindex: u32, ip: IpAddr) -> OwnKey {
-    let (family, address) = address(ip);
-    OwnKey { address, ifindex, family: family as u32 }
+/// Which address is where.
+fn places(addresses: &BTreeSet<(u32, IpAddr)>) -> BTreeMap<u32, Own> {
+    let mut places = BTreeMap::new();
+    for (ifindex, ip) in addresses {
+        let (family, address) = address(*ip);
+        let own = Own { address, ifindex: *ifindex, family: family as u32 };
+        match own.places().into_iter().find(|place| !places.contains_key(place)) {
+            Some(place) => _ = places.insert(place, own),
+            None => tracing::debug!(%ip, ifindex, "address is served in userspace: its places are taken"),
+        }
+    }
+    places
 }
 
 /// Unguessable is not needed, different from machine to machine is; the hasher's keys are random.

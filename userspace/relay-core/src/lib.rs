@@ -17,8 +17,8 @@ mod stun;
 pub use bucket::{Rate, TokenBucket};
 pub use counters::{Counters, DropReason, PacketKind};
 pub use peer_relay::{
-    Change, Leg, PeerRelay, Refusal, RelayConfig, RelayCounters, RelayDrop, Relayed, Saved, SavedSession,
-    SessionReport, Traffic,
+    Change, Leg, PLACES, PeerRelay, Refusal, RelayConfig, RelayCounters, RelayDrop, Relayed, Saved,
+    SavedSession, SessionReport, Traffic,
 };
 pub use server::{Config, ConnectionId, Server, Violation};
 pub use stun::{StunCounters, StunServer};

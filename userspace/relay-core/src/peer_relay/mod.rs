@@ -15,7 +15,7 @@ mod session;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -48,7 +48,7 @@ impl Default for RelayConfig {
         Self {
             bind_lifetime: Duration::from_secs(30),
             steady_state_lifetime: Duration::from_secs(300),
-            max_sessions: 16_384,
+            max_sessions: PLACES as usize,
             max_connecting_of_client: 1024,
         }
     }
@@ -103,6 +103,10 @@ pub struct SessionReport {
     pub clients: [(DiscoPublic, Option<SocketAddr>, Traffic); 2],
 }
 
+/// The most sessions there can be. No two of them have VNIs that are equal modulo this, so a table of as many places, indexed
+/// by VNI, holds them all: the kernel's (`ebpf/abi`, `MAX_RELAY_SESSIONS`).
+pub const PLACES: u32 = 16_384;
+
 /// How often expired sessions are looked for.
 const SWEEP: Duration = Duration::from_secs(10);
 
@@ -115,6 +119,8 @@ pub struct PeerRelay {
     secrets: Secrets,
     sessions: HashMap<Vni, Session>,
     by_pair: HashMap<[DiscoPublic; 2], Vni>,
+    /// Of every session the VNI modulo [`PLACES`].
+    places: HashSet<u32>,
     /// How many sessions are not bound, by who asked for them.
     connecting: HashMap<DiscoPublic, usize>,
     lamport_id: u64,
@@ -137,6 +143,7 @@ impl PeerRelay {
             secrets: Secrets::new(),
             sessions: HashMap::new(),
             by_pair: HashMap::new(),
+            places: HashSet::new(),
             connecting: HashMap::new(),
             lamport_id: 0,
             next_vni: 1,
@@ -364,13 +371,13 @@ impl PeerRelay {
 
     /// The next number in turn that no session has, so that one is not used again soon; zero is none.
     fn free_vni(&mut self) -> Option<Vni> {
-        if self.sessions.len() >= self.config.max_sessions.min(Vni::MAX as usize) {
+        if self.sessions.len() >= self.config.max_sessions.min(PLACES as usize) {
             return None;
         }
         loop {
             let vni = Vni::new(self.next_vni)?;
             self.next_vni = if self.next_vni == Vni::MAX { 1 } else { self.next_vni + 1 };
-            if !self.sessions.contains_key(&vni) {
+            if !self.places.contains(&place(vni)) {
                 return Some(vni);
             }
         }
@@ -382,6 +389,7 @@ impl PeerRelay {
             Some(legs) => self.changes.push_back(Change::Bound(session.vni, legs)),
             None => self.count_connecting(session.requester, true),
         }
+        self.places.insert(place(session.vni));
         self.sessions.insert(session.vni, session);
         self.version += 1;
         self.sweep_at.get_or_insert(now + SWEEP);
@@ -389,6 +397,7 @@ impl PeerRelay {
 
     fn remove(&mut self, vni: Vni) {
         let Some(session) = self.sessions.remove(&vni) else { return };
+        self.places.remove(&place(vni));
         self.by_pair.remove(&[session.clients[0].disco, session.clients[1].disco]);
         match session.legs() {
             Some(_) => self.changes.push_back(Change::Gone(vni)),
@@ -404,4 +413,9 @@ impl PeerRelay {
             self.connecting.remove(&requester);
         }
     }
+}
+
+/// Where a table of [`PLACES`] has a VNI.
+const fn place(vni: Vni) -> u32 {
+    vni.get() % PLACES
 }

@@ -62,7 +62,7 @@ impl PeerRelay {
         }
         for SavedSession { vni, lamport_id, clients, legs } in saved.sessions {
             let Some(vni) = Vni::new(vni).filter(|vni| vni.get() != 0) else { continue };
-            let taken = relay.sessions.contains_key(&vni) || relay.by_pair.contains_key(&clients);
+            let taken = relay.places.contains(&super::place(vni)) || relay.by_pair.contains_key(&clients);
             if taken || clients[0] >= clients[1] || relay.sessions.len() >= config.max_sessions {
                 continue;
             }

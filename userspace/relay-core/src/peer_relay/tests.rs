@@ -449,3 +449,15 @@ fn vnis_come_in_turn_and_wrap_around_those_in_use() {
     assert_eq!(fresh(&mut world, 51), vni + 1, "1 is in use, 0 is none");
     assert_eq!(world.allocate(&a, &b), vni);
 }
+
+#[test]
+fn no_two_sessions_have_one_place_in_a_table_indexed_by_vni() {
+    let (mut world, a, _, vni) = bound();
+    world.relay.next_vni = vni + PLACES;
+    let other = world.allocate(&a, &Alice::new(50, "192.0.2.9:1"));
+    assert_eq!(other, vni + PLACES + 1);
+    // The place is free again with the session.
+    world.pass(Duration::from_secs(400));
+    world.relay.next_vni = vni + 2 * PLACES;
+    assert_eq!(world.allocate(&a, &Alice::new(51, "192.0.2.9:1")), vni + 2 * PLACES);
+}
