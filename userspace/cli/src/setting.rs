@@ -3,6 +3,8 @@
 //! `up` describes all settings, `set` changes what is named. So `up` must notice when a setting that was made before is
 //! not mentioned now; [`unmentioned`] finds those, as the stock command does, and leaves it to the user.
 
+use std::net::SocketAddr;
+
 use clap::Args;
 use ipnet::IpNet;
 use wire::local::{MaskedPrefs, Pref, Prefs};
@@ -25,6 +27,12 @@ pub(crate) struct Settings {
     /// Refuse every inbound connection, whatever the policy allows [default: false].
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     shields_up: Option<bool>,
+    /// UDP port on which this node relays for peers that the policy lets ask it, 0 for any free one; empty for no relay.
+    #[arg(long, value_name = "PORT", value_parser = parse_relay_port)]
+    relay_server_port: Option<RelayPort>,
+    /// Addresses at which the relay can be reached beside those it finds itself, separated by commas; empty for none.
+    #[arg(long, value_name = "IP:PORT,...", value_parser = parse_relay_endpoints)]
+    relay_server_static_endpoints: Option<RelayEndpoints>,
     /// Local user who may change settings without being root; empty for nobody.
     #[arg(long, value_name = "USER")]
     operator: Option<String>,
@@ -35,6 +43,10 @@ pub(crate) struct Settings {
 struct Routes(Vec<IpNet>);
 #[derive(Clone, Debug)]
 struct Tags(Vec<String>);
+#[derive(Clone, Debug)]
+struct RelayPort(Option<u16>);
+#[derive(Clone, Debug)]
+struct RelayEndpoints(Vec<SocketAddr>);
 
 /// One setting: its flag, its pref, and its value as one would write it.
 struct Setting {
@@ -43,7 +55,7 @@ struct Setting {
     show: fn(&Prefs) -> String,
 }
 
-const SETTINGS: [Setting; 6] = [
+const SETTINGS: [Setting; 8] = [
     Setting { flag: "accept-routes", pref: Pref::RouteAll, show: |prefs| prefs.route_all.to_string() },
     Setting { flag: "advertise-routes", pref: Pref::AdvertiseRoutes, show: show_routes },
     Setting {
@@ -53,12 +65,27 @@ const SETTINGS: [Setting; 6] = [
     },
     Setting { flag: "hostname", pref: Pref::Hostname, show: |prefs| prefs.hostname.clone() },
     Setting { flag: "operator", pref: Pref::OperatorUser, show: |prefs| prefs.operator_user.clone() },
+    Setting { flag: "relay-server-port", pref: Pref::RelayServerPort, show: show_relay_port },
+    Setting {
+        flag: "relay-server-static-endpoints",
+        pref: Pref::RelayServerStaticEndpoints,
+        show: show_relay_endpoints,
+    },
     Setting { flag: "shields-up", pref: Pref::ShieldsUp, show: |prefs| prefs.shields_up.to_string() },
 ];
 
 fn show_routes(prefs: &Prefs) -> String {
     let routes = prefs.advertise_routes.iter().map(ToString::to_string);
     routes.collect::<Vec<_>>().join(",")
+}
+
+fn show_relay_port(prefs: &Prefs) -> String {
+    prefs.relay_server_port.map(|port| port.to_string()).unwrap_or_default()
+}
+
+fn show_relay_endpoints(prefs: &Prefs) -> String {
+    let endpoints = prefs.relay_server_static_endpoints.iter().map(ToString::to_string);
+    endpoints.collect::<Vec<_>>().join(",")
 }
 
 impl Settings {
@@ -84,6 +111,14 @@ impl Settings {
         if let Some(shields_up) = self.shields_up {
             edit.prefs.shields_up = shields_up;
             edit.set.insert(Pref::ShieldsUp);
+        }
+        if let Some(RelayPort(port)) = &self.relay_server_port {
+            edit.prefs.relay_server_port = *port;
+            edit.set.insert(Pref::RelayServerPort);
+        }
+        if let Some(RelayEndpoints(endpoints)) = &self.relay_server_static_endpoints {
+            edit.prefs.relay_server_static_endpoints.clone_from(endpoints);
+            edit.set.insert(Pref::RelayServerStaticEndpoints);
         }
         if let Some(operator) = &self.operator {
             edit.prefs.operator_user.clone_from(operator);
@@ -135,6 +170,26 @@ fn parse_route(text: &str) -> Result<IpNet, String> {
     Err(format!("{text} has address bits beyond its length; did you mean {}?", route.trunc()))
 }
 
+fn parse_relay_port(text: &str) -> Result<RelayPort, String> {
+    match text {
+        "" => Ok(RelayPort(None)),
+        text => text
+            .parse()
+            .map(|port| RelayPort(Some(port)))
+            .map_err(|_| format!("{text:?} is no port from 0 to 65535")),
+    }
+}
+
+fn parse_relay_endpoints(text: &str) -> Result<RelayEndpoints, String> {
+    let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
+    let parse = |part: &str| {
+        let wrong =
+            |_| format!("{part:?} is not an address and port such as 203.0.113.1:7777 or [2001:db8::1]:7777");
+        part.parse().map_err(wrong)
+    };
+    parts.map(parse).collect::<Result<_, _>>().map(RelayEndpoints)
+}
+
 fn parse_tags(text: &str) -> Result<Tags, String> {
     let tags = text.split(',').map(str::trim).filter(|part| !part.is_empty());
     tags.map(parse_tag).collect::<Result<_, _>>().map(Tags)
@@ -173,6 +228,15 @@ mod tests {
         assert!(settings(&[]).edit().is_empty());
         assert!(settings(&["--advertise-routes="]).edit().prefs.advertise_routes.is_empty());
         assert!(!settings(&["--shields-up=false"]).edit().prefs.shields_up);
+        let edit = settings(&[
+            "--relay-server-port=0",
+            "--relay-server-static-endpoints=203.0.113.1:7777, [2001:db8::1]:1",
+        ])
+        .edit();
+        assert_eq!(edit.prefs.relay_server_port, Some(0));
+        assert_eq!(mentioned(&edit)[1], "--relay-server-static-endpoints=203.0.113.1:7777,[2001:db8::1]:1");
+        let none = settings(&["--relay-server-port="]).edit();
+        assert_eq!((none.prefs.relay_server_port, none.set.len()), (None, 1));
     }
 
     #[test]

@@ -23,6 +23,11 @@ impl Disco {
         Self { public: private.public(), private, box_by_key: BTreeMap::new() }
     }
 
+    /// Our own key.
+    pub(crate) fn public(&self) -> DiscoPublic {
+        self.public
+    }
+
     /// A datagram for the peer with this key.
     pub(crate) fn seal(&mut self, to: DiscoPublic, message: &Message, rng: &mut Rng) -> Vec<u8> {
         let public = self.public;

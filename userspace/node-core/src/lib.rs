@@ -12,6 +12,7 @@
 //! | `netmap` | the last good map, deltas folded in |
 //! | `underlay`, `path` | the machine's uplinks, and by which of them an address is reached |
 //! | `peers`, `peer`, `paths`, `origin`, `score` | a peer's candidates, pings, trust and choice |
+//! | `relays`, `grants` | places on peer relays, who may ask whom |
 //! | `disco`, `rng` | boxes a key, random bytes from the seed |
 //! | `endpoints`, `netcheck`, `report`, `derp_home` | our own candidates, STUN, the home region |
 //! | `explain` | why a path is used, for people |
@@ -28,6 +29,7 @@ mod disco;
 mod endpoints;
 mod explain;
 pub mod filter;
+mod grants;
 mod health;
 mod input;
 mod netcheck;
@@ -40,6 +42,7 @@ mod paths;
 mod peer;
 mod peers;
 mod pulse;
+mod relays;
 mod report;
 mod rng;
 mod routes;

@@ -5,7 +5,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use types::{NodePublic, RegionId};
+use types::{DiscoPublic, NodePublic, RegionId};
 use wire::control::PingRequest;
 
 use crate::endpoints::Endpoint;
@@ -135,6 +135,17 @@ pub enum Event {
     KeyExpired,
     /// Control asks for a ping; the answer goes to the URL inside.
     PingRequest(Box<PingRequest>),
+    /// A peer that may do so asks our relay for a place. Answer with [`crate::Node::answer_allocation`], or not at all.
+    AllocateRelay {
+        /// Who asks.
+        peer: NodePublic,
+        /// By which DISCO key; one of the two.
+        disco: DiscoPublic,
+        /// For whom.
+        clients: [DiscoPublic; 2],
+        /// To be echoed.
+        generation: u32,
+    },
     /// The end of [`crate::Node::ping`].
     PingResult {
         /// Which.

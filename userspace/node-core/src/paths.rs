@@ -181,9 +181,13 @@ impl Paths {
         self.trials.values_mut().for_each(|trial| trial.last_ping = None);
     }
 
-    #[expect(dead_code, reason = "the relays in use set it")]
     /// The places on peer relays that the peer and we share, replacing the former ones.
     pub(crate) fn set_relayed(&mut self, places: &[(SocketAddr, Vni)], underlay: &Underlay, now: Instant) {
+        let known = self.origins.iter().filter(|(_, origin)| origin.relayed).map(|(target, _)| *target);
+        let wanted: BTreeSet<Target> = places.iter().map(|(relay, vni)| (*relay, Some(*vni))).collect();
+        if known.collect::<BTreeSet<_>>() == wanted {
+            return;
+        }
         self.origins.values_mut().for_each(|origin| origin.relayed = false);
         for (relay, vni) in places {
             self.origins.entry((*relay, Some(*vni))).or_default().relayed = true;

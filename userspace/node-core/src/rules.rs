@@ -69,7 +69,7 @@ fn with_cap(peers: &[&Node], cap: &str) -> Vec<IpNet> {
 }
 
 /// `*`, a prefix, a range `a-b` or an address.
-fn parse(text: &str) -> Result<Vec<IpNet>, String> {
+pub(crate) fn parse(text: &str) -> Result<Vec<IpNet>, String> {
     let bad = || format!("{text:?} is no address, prefix or range");
     let addr = |text: &str| text.parse::<IpAddr>().map_err(|_| bad());
     if text == "*" {

@@ -22,6 +22,8 @@ pub enum Wake {
     TrialEnds(NodePublic),
     /// Send a handshake initiation once more: its first copy may have come before the peer was ready.
     Opening(NodePublic),
+    /// A step of the handshake with a peer relay is to be repeated, or a place on one ends.
+    Relay(NodePublic),
     /// Look at the WireGuard device's counters and endpoints.
     Observe,
     /// Send the next STUN probes of the running netcheck.

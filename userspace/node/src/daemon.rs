@@ -31,7 +31,7 @@ use crate::sockets::{Datagram, FromKernel, Loopback, RawSender};
 use crate::state::State;
 use crate::store::{Store, write_atomically};
 use crate::underlay::Snapshot;
-use crate::{Config, Error, derp, local_api};
+use crate::{Config, Error, derp, local_api, peer_relay};
 
 /// Datagrams held back while the programs are loaded: some probes and pings.
 const HELD: usize = 256;
@@ -72,6 +72,8 @@ pub(crate) struct Daemon {
     pub(crate) plane: Option<Plane>,
     /// How packets are steered on the underlay's devices, by name.
     pub(crate) steered: Vec<(String, Steering)>,
+    /// While this node is a peer relay.
+    pub(crate) relay: Option<peer_relay::Handle>,
     /// Answers TSMP pings while we are up.
     pub(crate) tsmp: Option<Task<std::io::Result<()>>>,
     pub(crate) traffic: Traffic,
@@ -139,7 +141,10 @@ impl Daemon {
             Event::Resolve(host) => self.resolve(host),
             Event::PathChanged { peer, via } => tracing::info!(%peer, ?via, "the path to a peer changed"),
             Event::HealthChanged => self.tell_health(),
-            Event::NetmapChanged => self.follow_netmap(now),
+            Event::NetmapChanged => {
+                self.follow_netmap(now);
+                self.follow_relay();
+            }
             Event::BadMap(what) => {
                 if self.health.set(code::MAP, format!("A part of the network map cannot be used: {what}")) {
                     self.tell_health();
@@ -148,6 +153,9 @@ impl Daemon {
             Event::KeyExpired => self.key_expired(),
             Event::PingRequest(request) => {
                 tracing::info!(types = request.types, "control asks for a ping this node does not offer");
+            }
+            Event::AllocateRelay { peer, disco, clients, generation } => {
+                self.allocate(peer_relay::Request { peer, disco, clients, generation });
             }
             Event::PingResult { id, result } => self.finish_ping(id, result),
         }
@@ -179,7 +187,14 @@ impl Daemon {
     /// DISCO and STUN came in.
     pub(crate) fn on_datagrams(&mut self, batch: &[Datagram], now: Instant) {
         for datagram in batch {
-            self.node.handle_datagram(Path::direct(datagram.from), &datagram.payload, now);
+            let bytes = &datagram.payload;
+            let slot = self.node.handle_datagram(Path::direct(datagram.from), bytes, now);
+            let relayed = slot.zip(bytes.get(wire::geneve::HEADER_LEN..));
+            if let Some((slot, packet)) = relayed
+                && let Err(error) = self.loopback.deliver(slot, self.port(), packet)
+            {
+                tracing::debug!(%error, "a relayed packet was not delivered to WireGuard");
+            }
         }
     }
 

@@ -18,7 +18,7 @@ use crate::daemon::Daemon;
 use crate::local_api::Request;
 use crate::sockets::{Controller, Datagram, FromKernel, Loopback};
 use crate::underlay::Snapshot;
-use crate::{Error, control, derp, kernel};
+use crate::{Error, control, derp, kernel, peer_relay};
 
 /// Everything that can happen to the daemon.
 pub(crate) enum Input {
@@ -38,6 +38,8 @@ pub(crate) enum Input {
     Underlay(Snapshot),
     /// Somebody asks something through the local API.
     Request(Box<Request>),
+    /// The peer relay has something to say.
+    Relay(peer_relay::Event),
     /// A name was looked up.
     Resolved(String, Vec<IpAddr>),
     /// A deadline passed.
@@ -112,13 +114,18 @@ pub(crate) async fn run(mut daemon: Daemon, mut sources: Sources) -> Result<(), 
             Input::Request(request) => match *request {
                 Request::Shutdown { reply } => {
                     _ = reply.send(());
+                    daemon.save_relay().await;
                     return daemon.stop("a request to shut down");
                 }
                 request => daemon.on_request(request, now),
             },
+            Input::Relay(event) => daemon.on_relay(event, now),
             Input::Resolved(host, addresses) => daemon.on_resolved(&host, &addresses, now),
             Input::Timer => daemon.on_timer(now),
-            Input::Stop(why) => return daemon.stop(why),
+            Input::Stop(why) => {
+                daemon.save_relay().await;
+                return daemon.stop(why);
+            }
         }
         daemon.drain(now);
     }

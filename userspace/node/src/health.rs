@@ -24,6 +24,8 @@ pub(crate) mod code {
     pub(crate) const STATE_TORN: &str = "state-torn";
     /// This machine's clock is wrong.
     pub(crate) const CLOCK: &str = "clock";
+    /// The peer relay does not run although it was asked for.
+    pub(crate) const PEER_RELAY: &str = "peer-relay";
     /// A map response could not be used as a whole.
     pub(crate) const MAP: &str = "bad-map";
 }

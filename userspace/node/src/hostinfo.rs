@@ -66,6 +66,7 @@ impl Machine {
             routable_ips: prefs.advertise_routes.clone(),
             request_tags: prefs.advertise_tags.clone(),
             net_info: Some(net_info),
+            peer_relay: prefs.relay_server_port.is_some(),
             userspace: Some(false),
             userspace_router: Some(false),
             ..Hostinfo::default()

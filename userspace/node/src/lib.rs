@@ -11,7 +11,7 @@
 //! | `requests`, `settings`, `pings`, `local_api` | what people and programs ask and change |
 //! | `answers`, `metrics`, `health` | what they are told |
 //! | `plane`, `kernel`, `device`, `router`, `underlay` | the data plane: known, written, its device and firewall, what is below |
-//! | `sockets`, `derp`, `queue` | packets of our own |
+//! | `sockets`, `derp`, `queue`, `peer_relay` | packets of our own, and of those who meet on our relay |
 //! | `state`, `store`, `config`, `config_file`, `hostinfo`, `chores` | what is stored, given, told and put off |
 //!
 //! Deliberately not here: decisions about paths, netmaps and filters (`node-core`), programs and their maps (`dataplane`),
@@ -36,6 +36,7 @@ pub mod local_api;
 mod login;
 mod metrics;
 mod paths;
+mod peer_relay;
 mod pings;
 mod plane;
 mod queue;

@@ -92,7 +92,12 @@ pub(crate) struct Gauges {
 }
 
 /// The whole text.
-pub(crate) fn render(traffic: &Traffic, gauges: Gauges, programs: &[ProgramCount]) -> String {
+pub(crate) fn render(
+    traffic: &Traffic,
+    gauges: Gauges,
+    programs: &[ProgramCount],
+    relay: &[(String, u64)],
+) -> String {
     let mut text = String::new();
     let bytes = |direction: fn(Bytes) -> u64| {
         move |(path, name): (Path, &'static str)| {
@@ -142,7 +147,37 @@ pub(crate) fn render(traffic: &Traffic, gauges: Gauges, programs: &[ProgramCount
         "Packets the programs decided about",
         counts,
     );
+    relay_families(&mut text, relay);
     text
+}
+
+/// A peer relay's numbers: name with labels, and value; those of one family stand together.
+fn relay_families(text: &mut String, numbers: &[(String, u64)]) {
+    let split = |name: &str| match name.split_once('{') {
+        Some((name, labels)) => (name.to_owned(), labels.trim_end_matches('}').to_owned()),
+        None => (name.to_owned(), String::new()),
+    };
+    let mut families = BTreeMap::<String, Vec<(String, u64)>>::new();
+    for (name, value) in numbers {
+        let (name, labels) = split(name);
+        families.entry(name).or_default().push((labels, *value));
+    }
+    for (name, values) in families {
+        let (kind, help) = match name.as_str() {
+            "tailscaled_peer_relay_forwarded_packets_total" => {
+                ("counter", "Number of packets forwarded via Peer Relay")
+            }
+            "tailscaled_peer_relay_forwarded_bytes_total" => {
+                ("counter", "Number of bytes forwarded via Peer Relay")
+            }
+            "tailscaled_peer_relay_endpoints" => ("gauge", "Number of allocated Peer Relay endpoints"),
+            "underpass_peer_relay_refused_allocations_total" => {
+                ("counter", "Requests for a place that were refused")
+            }
+            _ => ("counter", "Packets to the peer relay that were dropped"),
+        };
+        family(text, &name, kind, help, values.into_iter());
+    }
 }
 
 fn family(
@@ -176,7 +211,7 @@ mod tests {
         traffic.observe(&[peer("127.64.0.9:7", 110, 220)]);
         traffic.observe(&[peer("192.0.2.1:41641", 115, 225)]);
         traffic.observe(&[peer("192.0.2.1:41641", 3, 4)]);
-        let text = render(&traffic, Gauges::default(), &[]);
+        let text = render(&traffic, Gauges::default(), &[], &[]);
         for line in [
             "tailscaled_inbound_bytes_total{path=\"derp\"} 10",
             "tailscaled_outbound_bytes_total{path=\"derp\"} 20",
@@ -190,11 +225,17 @@ mod tests {
     #[test]
     fn every_family_says_its_type_and_every_drop_is_shown_under_both_names() {
         let count = ProgramCount { program: "from_tunnel", reason: "acl", is_drop: true, packets: 7 };
-        let text = render(&Traffic::default(), Gauges { home_region: 900, ..Gauges::default() }, &[count]);
+        let relay = [
+            ("tailscaled_peer_relay_endpoints{state=\"open\"}".to_owned(), 3),
+            ("tailscaled_peer_relay_endpoints{state=\"connecting\"}".to_owned(), 1),
+        ];
+        let text =
+            render(&Traffic::default(), Gauges { home_region: 900, ..Gauges::default() }, &[count], &relay);
+        assert!(text.contains("tailscaled_peer_relay_endpoints{state=\"open\"} 3\n"));
         assert!(text.contains("tailscaled_inbound_dropped_packets_total{reason=\"acl\"} 7\n"));
         assert!(text.contains("underpass_ebpf_packets_total{program=\"from_tunnel\",reason=\"acl\"} 7\n"));
         assert!(text.contains("tailscaled_home_derp_region_id 900\n"));
         let families = text.lines().filter(|line| line.starts_with("# TYPE ")).count();
-        assert_eq!(families, 9);
+        assert_eq!(families, 10);
     }
 }

@@ -156,6 +156,7 @@ impl Daemon {
             self.login.reconnect();
         }
         self.underlay = snapshot;
+        self.tell_relay();
     }
 
     /// Reads the underlay, in the background.

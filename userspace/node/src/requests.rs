@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 use types::NodePublic;
 use wire::control::{EndpointType, Time};
 use wire::local::{
-    DataPlane, DropCount, LoginProfile, Netcheck, NetworkProfile, PeerStatus, Status, SteeredDevice,
+    DataPlane, DropCount, LoginProfile, Netcheck, NetworkProfile, PeerRelaySessions, PeerStatus, Status, SteeredDevice,
     TraceLine,
 };
 
@@ -65,6 +65,25 @@ impl Daemon {
             }
             Request::Profile { reply } => _ = reply.send(self.profile()),
             Request::Metrics { reply } => self.send_metrics(reply),
+            Request::RelaySessions { reply } => {
+                let (port, relay) = (self.state.prefs.relay_server_port, self.relay_report());
+                tokio::spawn(async move {
+                    let report = relay.await.map(|snapshot| snapshot.report);
+                    let udp_port = port.filter(|_| report.is_some());
+                    let sessions = report.map(|report| report.sessions).unwrap_or_default();
+                    _ = reply.send(PeerRelaySessions { udp_port, sessions });
+                });
+            }
+            Request::RelayServers { reply } => {
+                let mut servers: Vec<IpAddr> = self
+                    .node
+                    .relay_servers()
+                    .filter_map(|node| node.addresses.first())
+                    .map(ipnet::IpNet::addr)
+                    .collect();
+                servers.sort_unstable();
+                _ = reply.send(servers);
+            }
             Request::Netcheck { reply } => _ = reply.send(self.netcheck()),
             Request::Paths { peer, reply } => {
                 _ = reply.send(paths::report(&self.node, peer, &self.underlay.devices, now));
@@ -96,10 +115,12 @@ impl Daemon {
     /// The programs' counters come from the kernel's writer; the rest is here.
     fn send_status(&self, peers: bool, reply: Reply<Status>, now: Instant) {
         let mut status = self.status(peers, now);
-        let counters = self.counters();
+        let (counters, relay) = (self.counters(), self.relay_report());
         tokio::spawn(async move {
-            let drops = counters.await.into_iter().filter(|count| count.is_drop);
+            let (counters, relay) = tokio::join!(counters, relay);
+            let drops = counters.into_iter().filter(|count| count.is_drop);
             if let Some(data_plane) = &mut status.data_plane {
+                data_plane.peer_relay = relay.map(|snapshot| snapshot.report);
                 data_plane.drops = drops
                     .map(|count| DropCount { reason: count.reason.into(), packets: count.packets })
                     .collect();
@@ -131,12 +152,18 @@ impl Daemon {
                 port: self.port(),
                 attach: self.plane.as_ref().map(|plane| plane.attach.to_owned()).unwrap_or_default(),
                 devices: self.plane.iter().flat_map(|_| self.steered.iter().map(steered)).collect(),
-                drops: Vec::new(),
+                ..DataPlane::default()
             }),
             ..Status::default()
         };
         answers::fill(&mut status, &self.node, peers, now);
         status
+    }
+
+    /// The peer relay as it is; nothing when there is none.
+    fn relay_report(&self) -> impl Future<Output = Option<crate::peer_relay::Snapshot>> + use<> {
+        let report = self.relay.as_ref().map(crate::peer_relay::Handle::report);
+        async move { report?.await }
     }
 
     fn counters(&self) -> impl Future<Output = Vec<ProgramCount>> + use<> {
@@ -162,8 +189,12 @@ impl Daemon {
             health_messages: self.health.sentences(self.node.health()).len(),
             derp_dropped: self.derp_dropped.load(Ordering::Relaxed),
         };
-        let (traffic, counters) = (self.traffic.clone(), self.counters());
-        tokio::spawn(async move { _ = reply.send(render(&traffic, gauges, &counters.await)) });
+        let (traffic, counters, relay) = (self.traffic.clone(), self.counters(), self.relay_report());
+        tokio::spawn(async move {
+            let (counters, relay) = tokio::join!(counters, relay);
+            let relay = relay.map(|snapshot| snapshot.metrics).unwrap_or_default();
+            _ = reply.send(render(&traffic, gauges, &counters, &relay));
+        });
     }
 
     fn profile(&self) -> LoginProfile {

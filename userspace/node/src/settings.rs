@@ -14,6 +14,7 @@ use crate::identity::core_prefs;
 use crate::kernel::Command;
 use crate::local_api::{Refusal, Reply};
 use crate::login::{Attempt, server_url};
+use crate::peer_relay;
 
 impl Daemon {
     /// Changes some settings; answers when they are stored, or when the data plane is gone.
@@ -56,6 +57,7 @@ impl Daemon {
         self.save();
         self.node.handle_prefs(core_prefs(&self.state.prefs), now);
         self.report_to_control();
+        self.follow_relay();
         self.tell_prefs();
         if reconnects {
             self.connect();
@@ -131,6 +133,9 @@ pub(crate) fn check(prefs: &Prefs) -> Result<(), Refusal> {
     }
     if let Some(tag) = prefs.advertise_tags.iter().find(|tag| !tag.starts_with("tag:")) {
         return refuse(format!("{tag:?} is not a tag: tags begin with \"tag:\""));
+    }
+    if let Err(why) = peer_relay::check(prefs) {
+        return refuse(why);
     }
     if !prefs.control_url.is_empty()
         && let Err(error) = prefs.control_url.parse::<crate::control::ServerUrl>()

@@ -139,6 +139,7 @@ impl Assembly {
             kernel,
             plane: None,
             steered: Vec::new(),
+            relay: None,
             tsmp: None,
             held: Some(Vec::new()),
             traffic: Traffic::default(),
@@ -172,6 +173,7 @@ impl Daemon {
             self.login.attempt = Attempt::Alone;
         }
         self.drain(now);
+        self.follow_relay();
         if !self.state.prefs.want_running {
             self.order(Command::Rest);
         }

@@ -18,6 +18,7 @@ use crate::state::{Broken, State, VERSION};
 const STATE_FILE: &str = "underpass.state";
 const PREVIOUS_FILE: &str = "underpass.state.previous";
 const NETMAP_FILE: &str = "netmap.json";
+const RELAY_FILE: &str = "relay.json";
 const LOCK_FILE: &str = "lock";
 
 /// The folder both files live in, ours alone.
@@ -106,6 +107,11 @@ impl Store {
     /// Where the netmap is cached, for a writer in the background.
     pub(crate) fn netmap_file(&self) -> PathBuf {
         self.folder.join(NETMAP_FILE)
+    }
+
+    /// Where a peer relay leaves its sessions.
+    pub(crate) fn relay_file(&self) -> PathBuf {
+        self.folder.join(RELAY_FILE)
     }
 
     /// Forgets the cached netmap.

@@ -53,9 +53,17 @@ impl CapabilityVersion {
 pub struct Vni(u32);
 
 impl Vni {
+    /// The highest number.
+    pub const MAX: u32 = (1 << 24) - 1;
+
     /// The number, when it fits 24 bits.
     pub const fn new(number: u32) -> Option<Self> {
-        if number < 1 << 24 { Some(Self(number)) } else { None }
+        if number <= Self::MAX { Some(Self(number)) } else { None }
+    }
+
+    /// As it stands in a header, big endian.
+    pub const fn from_be_bytes([high, middle, low]: [u8; 3]) -> Self {
+        Self(u32::from_be_bytes([0, high, middle, low]))
     }
 
     /// The number.

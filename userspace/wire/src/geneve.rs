@@ -3,6 +3,8 @@
 //! Eight bytes, big endian: version (2 bits), option length (6), control bit, critical bit, reserved (6), protocol (16),
 //! VNI (24), reserved (8). Options are not used, so a header with options is refused.
 
+pub use types::Vni;
+
 /// Length of the header without options.
 pub const HEADER_LEN: usize = 8;
 
@@ -25,25 +27,6 @@ impl Protocol {
     }
 }
 
-/// A 24-bit virtual network identifier: which pair of clients on this relay.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Vni(u32);
-
-impl Vni {
-    /// The highest identifier.
-    pub const MAX: u32 = (1 << 24) - 1;
-
-    /// `None` above [`Self::MAX`].
-    pub const fn new(vni: u32) -> Option<Self> {
-        if vni > Self::MAX { None } else { Some(Self(vni)) }
-    }
-
-    /// The number.
-    pub const fn get(self) -> u32 {
-        self.0
-    }
-}
-
 /// Why bytes are not such a header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
@@ -61,6 +44,11 @@ pub enum Error {
     Protocol(u16),
 }
 
+/// Whether `packet` claims to begin with such a header: neither WireGuard, DISCO nor STUN begins so.
+pub fn looks_like_geneve(packet: &[u8]) -> bool {
+    matches!(packet, [0, 0 | 0x80, 0x7a, 0x11 | 0x12, ..])
+}
+
 /// One header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
@@ -76,7 +64,7 @@ impl Header {
     /// The eight bytes.
     pub fn encode(&self) -> [u8; HEADER_LEN] {
         let [p0, p1] = self.protocol.number().to_be_bytes();
-        let [_, v0, v1, v2] = self.vni.0.to_be_bytes();
+        let [_, v0, v1, v2] = self.vni.get().to_be_bytes();
         [0, if self.control { 0x80 } else { 0 }, p0, p1, v0, v1, v2, 0]
     }
 
@@ -98,7 +86,7 @@ impl Header {
             0x7a12 => Protocol::WireGuard,
             other => return Err(Error::Protocol(other)),
         };
-        let vni = Vni(u32::from_be_bytes([0, v0, v1, v2]));
+        let vni = Vni::from_be_bytes([v0, v1, v2]);
         Ok((Self { control: flags & 0x80 != 0, protocol, vni }, payload))
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::Args;
 use jiff::Timestamp;
 use types::UserId;
-use wire::local::{DataPlane, PeerStatus, State, Status, SteeredDevice};
+use wire::local::{DataPlane, PeerRelayReport, PeerStatus, State, Status, SteeredDevice};
 
 use crate::client::Client;
 use crate::exit::NotSo;
@@ -113,6 +113,9 @@ fn data_plane(plane: &DataPlane) -> String {
     if !drops.is_empty() {
         let _ = writeln!(text, "# Dropped packets: {}", drops.join(", "));
     }
+    if let Some(relay) = &plane.peer_relay {
+        let _ = writeln!(text, "{}", peer_relay(relay));
+    }
     text
 }
 
@@ -120,6 +123,15 @@ fn data_plane(plane: &DataPlane) -> String {
 fn steered(device: &SteeredDevice) -> String {
     let SteeredDevice { name, steering, why } = device;
     if why.is_empty() { format!("{name} by {steering}") } else { format!("{name} by {steering} ({why})") }
+}
+
+fn peer_relay(relay: &PeerRelayReport) -> String {
+    let place = match relay.addresses.as_slice() {
+        [] => format!("port {}, its own addresses not known yet", relay.port),
+        addresses => addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
+    };
+    let sessions = format!("{} open, {} connecting", relay.open, relay.connecting);
+    format!("# Peer relay: {place}; sessions: {sessions}; forwarding: {}", relay.forwarding)
 }
 
 fn row(status: &Status, node: &PeerStatus, now: Timestamp) -> [String; 5] {
@@ -264,13 +276,25 @@ mod tests {
             why: why.into(),
         };
         let devices = vec![on("eth0", "xdp", ""), on("br0", "tc", "its driver has no native XDP")];
+        let addresses = ["203.0.113.1:7777", "10.0.0.1:7777"].map(|addr| addr.parse().unwrap()).to_vec();
+        let forwarding = "xdp".into();
+        let peer_relay = PeerRelayReport {
+            port: 7777,
+            addresses,
+            forwarding,
+            connecting: 1,
+            open: 2,
+            sessions: Vec::new(),
+        };
         status.data_plane = Some(DataPlane {
             wireguard: "kernel".into(),
             device,
             port: 41641,
             attach: "tcx".into(),
             devices,
+
             drops,
+            peer_relay: Some(peer_relay),
         });
         let args = StatusArgs {
             active: false,
@@ -286,6 +310,7 @@ mod tests {
              \n# WireGuard: kernel on underpass0 port 41641, programs: tcx\n\
              # Steering: eth0 by xdp, br0 by tc (its driver has no native XDP)\n\
              # Dropped packets: 3 no rule\n\
+             # Peer relay: 203.0.113.1:7777, 10.0.0.1:7777; sessions: 2 open, 1 connecting; forwarding: xdp\n\
              \n# Health check:\n#     - cannot reach the server\n"
         );
     }

@@ -5,12 +5,14 @@ use std::time::{Duration, Instant};
 
 use types::{DiscoPublic, NodePublic};
 use wire::disco::{CallMeMaybe, Message, Ping, Pong, TxId, sender};
+use wire::geneve::looks_like_geneve;
 use wire::stun::looks_like_stun;
 
 use super::Node;
 use crate::output::{self, Event, Transmit, Via};
 use crate::path::Path;
 use crate::paths::{Purpose, Source};
+use crate::slots::Slot;
 
 /// A peer that pings has something to send: so soon afterwards the kernel may have moved.
 const LOOK_AFTER_PING: Duration = Duration::from_secs(1);
@@ -20,14 +22,21 @@ const DERP_SOURCE: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 3, 3, 40));
 impl Node {
     /// A DISCO or STUN datagram that arrived at the WireGuard port, and by which path: the uplink may be left out where it
     /// is not known. Anything else is ignored.
-    pub fn handle_datagram(&mut self, path: Path, bytes: &[u8], now: Instant) {
+    ///
+    /// What a peer relay carries comes here too, with its Geneve header: where that is WireGuard's, what follows the header
+    /// is to be delivered to the kernel from the loopback address returned, as from DERP.
+    pub fn handle_datagram(&mut self, path: Path, bytes: &[u8], now: Instant) -> Option<Slot> {
         let remote = SocketAddr::new(path.remote.ip().to_canonical(), path.remote.port());
         let path = self.underlay.canonical(Path { remote, ..path });
+        if looks_like_geneve(bytes) {
+            return self.handle_relayed(path, bytes, now);
+        }
         if looks_like_stun(bytes) {
             self.handle_stun(bytes, now);
         } else {
             self.handle_disco(Via::Udp(path), None, bytes, now);
         }
+        None
     }
 
     /// A DISCO message. `derp_from` is who the relay says sent it.
@@ -40,12 +49,14 @@ impl Node {
     ) {
         let Some(disco) = sender(bytes).filter(|disco| self.peers.knows_disco(disco)) else { return };
         let Some(message) = self.disco.open(disco, bytes) else { return };
+        if let Via::Udp(path) = via {
+            self.note_relayed(path, disco, now);
+        }
         match message {
             Message::Ping(ping) => self.handle_ping(via, derp_from, disco, &ping, now),
             Message::Pong(pong) => self.handle_pong(disco, &pong, now),
             Message::CallMeMaybe(call) => self.handle_call(derp_from, disco, &call, now),
-            // Peer relays are not spoken yet.
-            _ => {}
+            message => self.handle_relay_message(derp_from, disco, message, now),
         }
     }
 

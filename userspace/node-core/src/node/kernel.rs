@@ -75,9 +75,10 @@ impl Node {
         self.settle(seen.key, now);
     }
 
-    /// What the kernel is told to send by `path`; `None` is the peer's loopback address, and so DERP.
+    /// What the kernel is told to send by `path`; `None` is the peer's loopback address, and so DERP. A peer relay's
+    /// packets need a header, which is put before them on the way from there.
     pub(super) fn endpoint_of(&mut self, key: NodePublic, path: Option<Path>) -> SocketAddr {
-        path.map_or_else(|| self.slots.endpoint(key), |path| path.remote)
+        path.filter(Path::is_direct).map_or_else(|| self.slots.endpoint(key), |path| path.remote)
     }
 
     /// What an endpoint of the kernel means; `None` for loopback addresses, and for what can be no path.

@@ -49,6 +49,9 @@ impl Node {
         if self.is_key_expired(now) && !was_expired {
             self.events.push_back(Event::KeyExpired);
         }
+        if change.kernel || !change.peers.is_empty() {
+            self.follow_relays();
+        }
         if change.kernel {
             self.rebuild(now);
         } else {
@@ -151,6 +154,10 @@ impl Node {
         let candidates: Vec<SocketAddr> =
             node.endpoints.iter().copied().filter(|addr| self.may_be_candidate(*addr)).collect();
         let disco = Some(node.disco_key).filter(|key| !key.is_zero());
+        if self.peers.get(&node.key).is_some_and(|peer| peer.disco != disco) {
+            // Another pair of keys has other places.
+            self.relays.forget(&node.key);
+        }
         let peer = self.peers.upsert(id, node.key, disco);
         peer.home = node.home_region();
         peer.name = node.name.split('.').next().unwrap_or_default().to_owned();
@@ -171,6 +178,7 @@ impl Node {
         let Some(peer) = self.peers.remove(&key) else { return };
         self.slots.release(&key);
         self.to_call.remove(&key);
+        self.relays.forget(&key);
         for wake in [
             Wake::Heartbeat,
             Wake::Pulse,
@@ -179,6 +187,7 @@ impl Node {
             Wake::TrialEnds,
             Wake::BlockEnds,
             Wake::Opening,
+            Wake::Relay,
         ] {
             self.timers.stop(wake(key));
         }

@@ -10,13 +10,14 @@ mod discovery;
 mod kernel;
 mod map;
 mod probe;
+mod relay;
 mod stun;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant, SystemTime};
 
-use types::{NodePublic, RegionId, overlay};
+use types::{DiscoPublic, NodePublic, RegionId, overlay};
 use wire::control::{DerpMap, DnsConfig, MapResponse, NetInfo, Node as WireNode, UserProfile};
 
 use self::derp::Connection;
@@ -31,6 +32,7 @@ use crate::netcheck::Netcheck;
 use crate::netmap::Netmap;
 use crate::output::{Event, PingId, Transmit, Via};
 use crate::peers::Peers;
+use crate::relays::Relays;
 use crate::rng::Rng;
 use crate::slots::Slots;
 use crate::status::PeerStatus;
@@ -50,6 +52,9 @@ pub struct Node {
     netmap: Netmap,
     peers: Peers,
     slots: Slots,
+    relays: Relays,
+    /// Relay keys that have a box.
+    relay_keys: BTreeSet<DiscoPublic>,
     /// The last dump; `None` before the first.
     observed: Option<BTreeMap<NodePublic, ObservedPeer>>,
     disco: Disco,
@@ -87,6 +92,7 @@ pub struct Whois<'a> {
 impl Node {
     /// A node that knows nothing yet. `seed` is 32 random bytes: transaction ids and nonces come from it.
     pub fn new(config: Config, clock: Clock, seed: [u8; 32]) -> Self {
+        let mut rng = Rng::new(seed);
         Self {
             node_key: config.node_key,
             wireguard_port: config.wireguard_port,
@@ -98,9 +104,11 @@ impl Node {
             netmap: Netmap::default(),
             peers: Peers::default(),
             slots: Slots::new(config.derp_loopback_port),
+            relays: Relays::new(u32::from_be_bytes(rng.bytes())),
+            relay_keys: BTreeSet::new(),
             observed: None,
             disco: Disco::new(config.disco),
-            rng: Rng::new(seed),
+            rng,
             endpoints: Endpoints::default(),
             netcheck: Netcheck::default(),
             names: BTreeMap::new(),
@@ -136,6 +144,7 @@ impl Node {
                 Wake::TrialEnds(peer) => self.end_trial(peer, now),
                 Wake::BlockEnds(peer) => self.settle(peer, now),
                 Wake::Opening(peer) => self.repeat_opening(peer, now),
+                Wake::Relay(peer) => self.step_relays(peer, now),
                 Wake::Observe => self.ask_for_dump(now),
                 Wake::Probe | Wake::NetcheckEnds => self.pump_netcheck(now),
                 Wake::Restun => self.restun(now),

@@ -49,12 +49,12 @@ impl Node {
         }
         let peer = self.peers.get(&key).ok_or(PingError::NoWay)?;
         let trusted = peer.paths.trusted(now).filter(|_| !peer.is_blocked(now));
+        let candidates = || peer.paths.candidates().filter(|_| !peer.is_blocked(now)).map(Via::Udp);
         let ways: Vec<Via> = match trusted {
-            Some(path) => vec![Via::Udp(path)],
-            None => {
-                let paths = peer.paths.candidates().filter(|_| !peer.is_blocked(now)).map(Via::Udp);
-                peer.region().map(Via::Derp).into_iter().chain(paths).collect()
-            }
+            Some(path) if path.is_direct() => vec![Via::Udp(path)],
+            // A direct way may have opened.
+            Some(_) => candidates().collect(),
+            None => peer.region().map(Via::Derp).into_iter().chain(candidates()).collect(),
         };
         let mut sent = 0;
         for way in ways {
@@ -90,6 +90,7 @@ impl Node {
         }
         let due = peer.paths.start_full_ping(&self.underlay, now);
         let unknown = peer.paths.candidates().next().is_none();
+        let wants_way = call;
         let call_due = peer.last_call.is_none_or(|at| now >= at + CALL_INTERVAL);
         let call = call && (!due.is_empty() || (unknown && call_due));
         if call {
@@ -100,6 +101,9 @@ impl Node {
         }
         if call {
             self.call(key, now);
+        }
+        if wants_way {
+            self.search_relays(key, now);
         }
     }
 
@@ -269,7 +273,13 @@ impl Node {
         peer.pulse.follow(in_use, now);
         let via = peer.via(now);
         if peer.shown != via {
-            peer.shown = via;
+            let lost = std::mem::replace(&mut peer.shown, via);
+            if let Some(Via::Udp(path)) = lost
+                && !path.is_direct()
+                && !peer.paths.is_confirmed(path, now)
+            {
+                self.lose_relayed(key, path, now);
+            }
             self.events.push_back(Event::PathChanged { peer: key, via });
             self.send_opening(key, now);
         }

@@ -10,6 +10,7 @@ mod failover;
 mod kernel;
 mod nat;
 mod pairs;
+mod relay;
 mod restart;
 mod traffic;
 mod traps;

@@ -4,17 +4,30 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use node_core::{Carry, DerpState, Event, FromDerp, Path, Slot, Transmit, Uplink};
-use types::{NodePublic, RegionId};
+use relay_core::{Leg, Relayed};
+use types::{NodePublic, RegionId, Vni};
 use wire::control::{MapResponse, PeerChange};
+use wire::geneve::{Header, Protocol};
 
 use crate::kernel::Packet;
-use crate::world::{CONTROL_DELAY, DERP_DELAY, Host, LOOPBACK_PORT, World};
+use crate::world::{CONTROL_DELAY, DERP_DELAY, Host, LOOPBACK_PORT, RELAY_PORT, World};
 
 /// What travels by UDP.
 #[derive(Clone, Debug)]
 pub(crate) enum Payload {
     Bytes(Vec<u8>),
-    WireGuard { from: NodePublic, to: NodePublic, packet: Packet },
+    WireGuard {
+        from: NodePublic,
+        to: NodePublic,
+        packet: Packet,
+    },
+    /// The same behind a Geneve header.
+    Relayed {
+        vni: Vni,
+        from: NodePublic,
+        to: NodePublic,
+        packet: Packet,
+    },
 }
 
 #[derive(Debug)]
@@ -48,6 +61,7 @@ impl World {
                 let (bytes, packet) = match payload {
                     Payload::Bytes(bytes) => (bytes, None),
                     Payload::WireGuard { packet, .. } => (vec![1, 0, 0, 0], Some(packet)),
+                    Payload::Relayed { .. } => return,
                 };
                 let verdict = node.handle_derp(region, from, &bytes, now);
                 if packet.is_some()
@@ -67,8 +81,13 @@ impl World {
         let now = self.now;
         if matches!(to.ip(), IpAddr::V4(ip) if ip.octets()[..3] == [198, 51, 100]) {
             let Payload::Bytes(bytes) = payload else { return };
-            let tx_id = wire::stun::decode_request(&bytes).unwrap();
+            let Ok(tx_id) = wire::stun::decode_request(&bytes) else { return };
             self.travel(to, from, Payload::Bytes(wire::stun::encode_response(tx_id, from)));
+            return;
+        }
+        if to.port() == RELAY_PORT {
+            let relay = self.hosts.iter().position(|host| host.relay.is_some() && host.relay_address() == to);
+            relay.into_iter().for_each(|host| self.relay(host, from, payload.clone()));
             return;
         }
         let nat = self.nats.iter_mut().find(|nat| nat.public_ip() == to.ip());
@@ -100,6 +119,14 @@ impl World {
                     host.node.handle_datagram(path, &bytes, now);
                 }
             }
+            Payload::Relayed { vni, from: key, to, packet } => {
+                let path = Path { uplink: Some(Uplink(line as u32 + 2)), ..Path::direct(from) };
+                let for_us = host.is_up && to == host.key;
+                let slot = for_us.then(|| host.node.handle_datagram(path, &relayed_bytes(vni), now)).flatten();
+                if let Some(slot) = slot {
+                    self.receive(index, key, SocketAddr::new(slot.ip().into(), LOOPBACK_PORT), packet);
+                }
+            }
             Payload::WireGuard { from: key, to, packet } => {
                 if !host.drops_wireguard && to == host.key {
                     self.receive(index, key, from, packet);
@@ -128,7 +155,10 @@ impl World {
                 match transmit {
                     Transmit::Udp { path, bytes } => {
                         host.controller_sent += 1;
-                        self.udp(index, path, Payload::Bytes(bytes));
+                        let header =
+                            path.vni.map(|vni| Header { control: false, protocol: Protocol::Disco, vni });
+                        let header = header.map(|header| header.encode().to_vec()).unwrap_or_default();
+                        self.udp(index, path, Payload::Bytes([header, bytes].concat()));
                     }
                     Transmit::Derp { region, to, bytes } => {
                         self.derp(index, region, to, Payload::Bytes(bytes));
@@ -166,6 +196,12 @@ impl World {
             }
             Event::CloseDerp(region) => drop(host.derp.remove(&region)),
             Event::PathChanged { .. } => host.path_changes += 1,
+            Event::AllocateRelay { peer, disco, clients, generation } => {
+                let endpoint = host.relay.as_mut().and_then(|relay| relay.allocate(disco, clients, now).ok());
+                if let Some(endpoint) = endpoint {
+                    host.node.answer_allocation(peer, disco, generation, endpoint, now);
+                }
+            }
             Event::PingResult { id, result } => drop(host.pings.insert(id, result)),
             Event::BadMap(why) => panic!("bad map: {why}"),
             _ => {}
@@ -207,6 +243,11 @@ impl World {
                 assert_eq!(peer, to, "the slot is the peer's");
                 self.derp(index, region, to, payload);
             }
+            Some(Carry::Udp(path @ Path { vni: Some(vni), .. })) => {
+                self.hosts[index].relayed_sent += 1;
+                let Payload::WireGuard { from, to, packet } = payload else { unreachable!() };
+                self.udp(index, path, Payload::Relayed { vni, from, to, packet });
+            }
             Some(Carry::Udp(path)) => self.udp(index, path, payload),
             None => {}
         }
@@ -241,6 +282,27 @@ impl World {
         }
     }
 
+    /// A host's relay has got a packet.
+    fn relay(&mut self, index: usize, from: SocketAddr, payload: Payload) {
+        let (now, bytes) = (
+            self.now,
+            match &payload {
+                Payload::Bytes(bytes) => bytes.clone(),
+                Payload::Relayed { vni, .. } => relayed_bytes(*vni),
+                Payload::WireGuard { .. } => return,
+            },
+        );
+        let random = std::array::from_fn(|_| self.below(256) as u8);
+        let ours = self.hosts[index].relay_address();
+        let Some(relay) = &mut self.hosts[index].relay else { return };
+        let leg = Leg { remote: from, local: Some(ours.ip()) };
+        match relay.handle_packet(leg, &bytes, now, &mut || random) {
+            Relayed::Forward(to) => self.travel(ours, to.remote, payload),
+            Relayed::Reply(bytes) => self.travel(ours, from, Payload::Bytes(bytes)),
+            Relayed::Nothing => {}
+        }
+    }
+
     fn travel(&mut self, from: SocketAddr, to: SocketAddr, payload: Payload) {
         if self.below(100) < self.loss {
             return;
@@ -248,4 +310,10 @@ impl World {
         let delay = Duration::from_micros(10_000 + self.below(30_000));
         self.at(self.now + delay, Delivery::Udp { from, to, payload });
     }
+}
+
+/// The start of a WireGuard packet as it comes through a place on a relay.
+fn relayed_bytes(vni: Vni) -> Vec<u8> {
+    let header = Header { control: false, protocol: Protocol::WireGuard, vni };
+    [&header.encode()[..], &[1, 0, 0, 0]].concat()
 }

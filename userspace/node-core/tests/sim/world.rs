@@ -14,7 +14,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use ipnet::IpNet;
 use node_core::{Clock, Config, FromDerp, Hop, Node, PingError, PingId, Pong, Prefs, Underlay, Uplink, Via};
-use types::{DiscoPrivate, NodeId, NodePrivate, NodePublic, RegionId};
+use relay_core::PeerRelay;
+use types::{CapabilityVersion, DiscoPrivate, NodeId, NodePrivate, NodePublic, RegionId};
 use wire::control::{DerpMap, MapResponse, Node as WireNode};
 
 use crate::kernel::{Kernel, Packet};
@@ -22,6 +23,7 @@ use crate::nat::{Kind, Nat};
 use crate::traffic::{Delivery, Payload};
 
 pub(crate) const PORT: u16 = 41641;
+pub(crate) const RELAY_PORT: u16 = 7777;
 pub(crate) const LOOPBACK_PORT: u16 = 40000;
 const REGION: RegionId = RegionId(1);
 pub(crate) const DERP_DELAY: Duration = Duration::from_millis(30);
@@ -45,10 +47,21 @@ pub(crate) struct Host {
     pub(crate) pings: BTreeMap<PingId, Result<Pong, PingError>>,
     /// UDP datagrams of the controller so far.
     pub(crate) controller_sent: usize,
+    /// A peer relay, where this host is one.
+    pub(crate) relay: Option<PeerRelay>,
+    /// WireGuard packets sent to a relay.
+    pub(crate) relayed_sent: usize,
     disco: [u8; 32],
     pub(crate) derp: BTreeSet<RegionId>,
     pub(crate) endpoints: Vec<SocketAddr>,
     pub(crate) home: RegionId,
+}
+
+impl Host {
+    /// Of hosts with a public address.
+    pub(crate) fn relay_address(&self) -> SocketAddr {
+        SocketAddr::new(self.lines[0].inside.ip(), RELAY_PORT)
+    }
 }
 
 /// One uplink of a host: a cable to a router.
@@ -157,6 +170,8 @@ impl World {
             is_up: true,
             pings: BTreeMap::new(),
             controller_sent: 0,
+            relay: None,
+            relayed_sent: 0,
             disco,
             derp: BTreeSet::new(),
             endpoints: Vec::new(),
@@ -219,6 +234,7 @@ impl World {
             endpoints: host.endpoints.clone(),
             home_derp: host.home,
             machine_authorized: true,
+            cap: CapabilityVersion(130),
             ..WireNode::default()
         }
     }

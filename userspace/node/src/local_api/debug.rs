@@ -24,6 +24,7 @@ pub(super) fn reading() -> Router<Backend> {
     Router::new()
         .route("/usermetrics", get(metrics))
         .route("/bugreport", post(bug_report))
+        .route("/debug-peer-relay-sessions", get(relay_sessions))
         .route("/underpass/netcheck", post(netcheck))
         .route("/underpass/paths", get(paths))
 }
@@ -72,9 +73,19 @@ struct ActionQuery {
 
 async fn debug_action(State(backend): State<Backend>, Query(query): Query<ActionQuery>) -> impl IntoResponse {
     match query.action.as_str() {
-        "current-netmap" => net_map(&backend).await.map(Json),
-        other => Err(Problem::bad_request(format!("unknown debug action {other:?}; known: current-netmap"))),
+        "current-netmap" => net_map(&backend).await.map(|map| Json(map).into_response()),
+        "peer-relay-servers" => {
+            let servers = backend.ask(|reply| Request::RelayServers { reply }).await;
+            servers.map(|servers| Json(servers).into_response())
+        }
+        other => Err(Problem::bad_request(format!(
+            "unknown debug action {other:?}; known: current-netmap, peer-relay-servers"
+        ))),
     }
+}
+
+async fn relay_sessions(State(backend): State<Backend>) -> impl IntoResponse {
+    backend.ask(|reply| Request::RelaySessions { reply }).await.map(Json)
 }
 
 async fn packet_filter_rules(State(backend): State<Backend>) -> impl IntoResponse {

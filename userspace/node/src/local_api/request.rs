@@ -11,7 +11,8 @@ use types::NodePublic;
 use wire::control::DerpMap;
 use wire::local::{
     EngineStatus, HealthState, LoginProfile, MaskedPrefs, Netcheck, NetworkMap, Notify, Options, PeerPaths,
-    PingResult, PingType, Prefs, ReloadConfigResponse, State, Status, TraceLine, WhoIsResponse,
+    PeerRelaySessions, PingResult, PingType, Prefs, ReloadConfigResponse, State, Status, TraceLine,
+    WhoIsResponse,
 };
 
 /// Where the answer to one request goes.
@@ -113,6 +114,16 @@ pub enum Request {
     Metrics {
         /// The answer.
         reply: Reply<String>,
+    },
+    /// The sessions of this node's peer relay.
+    RelaySessions {
+        /// The answer.
+        reply: Reply<PeerRelaySessions>,
+    },
+    /// The relays that this node may ask, by overlay address.
+    RelayServers {
+        /// The answer.
+        reply: Reply<Vec<IpAddr>>,
     },
     /// Measures the underlay by STUN over the WireGuard port.
     Netcheck {

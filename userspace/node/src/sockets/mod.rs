@@ -23,6 +23,6 @@ use nix::sys::socket::{setsockopt, sockopt};
 /// Marks a packet as our own on the underlay: our rules keep it out of the tunnel (Tailscale's `0x80000/0xff0000`).
 pub(crate) const BYPASS_MARK: u32 = 0x80000;
 
-fn set_bypass_mark(socket: &impl AsFd) -> io::Result<()> {
+pub(crate) fn set_bypass_mark(socket: &impl AsFd) -> io::Result<()> {
     setsockopt(socket, sockopt::Mark, &BYPASS_MARK).map_err(io::Error::from)
 }

@@ -13,6 +13,8 @@ use nix::sys::socket::{
 };
 
 use node_core::Path;
+use wire::disco::looks_like_disco;
+use wire::geneve::{Header, Protocol};
 
 use super::{datagram, set_bypass_mark};
 
@@ -41,15 +43,20 @@ impl RawSender {
         Ok(Self { v4, v6, port })
     }
 
-    /// Sends one datagram; a full queue drops it, as the network might.
+    /// Sends one datagram, behind a Geneve header where the path leads through a peer relay; a full queue drops it, as the
+    /// network might.
     ///
     /// # Errors
-    /// When there is no route, or a firewall refuses; for a path through a peer relay.
+    /// When there is no route, or a firewall refuses.
     pub(crate) fn send(&self, path: Path, payload: &[u8]) -> io::Result<()> {
-        if !path.is_direct() {
-            return Err(io::ErrorKind::Unsupported.into());
-        }
         let to = path.remote;
+        let Some(vni) = path.vni else { return self.send_to(to, payload) };
+        let protocol = if looks_like_disco(payload) { Protocol::Disco } else { Protocol::WireGuard };
+        let header = Header { control: false, protocol, vni }.encode();
+        self.send_to(to, &[&header, payload].concat())
+    }
+
+    fn send_to(&self, to: SocketAddr, payload: &[u8]) -> io::Result<()> {
         let family = match to {
             SocketAddr::V4(_) => &self.v4,
             SocketAddr::V6(_) => self.v6.as_ref().ok_or(io::ErrorKind::Unsupported)?,

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 use types::{NodePublic, RegionId};
 
-use super::go;
+use super::{PeerRelayReport, go};
 use crate::control::Time;
 
 /// The kernel's side, in `status`.
@@ -25,6 +25,9 @@ pub struct DataPlane {
     pub devices: Vec<SteeredDevice>,
     /// Packets the programs dropped, by reason; zero counts are left out.
     pub drops: Vec<DropCount>,
+    /// This node's peer relay, where it is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub peer_relay: Option<PeerRelayReport>,
 }
 
 /// One device of the underlay.

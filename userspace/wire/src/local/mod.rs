@@ -11,6 +11,7 @@ mod extra;
 mod go;
 mod health;
 mod notify;
+mod peer_relay;
 mod ping;
 mod prefs;
 mod state;
@@ -24,6 +25,7 @@ pub use engine::{EngineStatus, PeerStatusLite};
 pub use extra::{DataPlane, DropCount, Netcheck, PathReport, PathScore, PeerPaths, SteeredDevice, TraceLine};
 pub use health::{HealthState, Severity, UnhealthyState};
 pub use notify::{Notify, NotifyMask, NotifyMaskError};
+pub use peer_relay::{PeerRelayClient, PeerRelayReport, PeerRelaySession, PeerRelaySessions};
 pub use ping::{PingResult, PingType, UnknownPingType};
 pub use prefs::{
     AppConnectorPrefs, AutoUpdateMask, AutoUpdatePrefs, MaskedPrefs, NetfilterMode, Persist, Pref, Prefs,
