@@ -230,6 +230,9 @@ reasons! {
     NotAsked = 39, "not_asked", Drop;
     /// The kernel did not let us change the packet.
     NotRewritten = 40, "not_rewritten", Drop;
+
+    /// Of a peer relay, to the WireGuard port: the controller takes its header off.
+    ThroughRelay = 41, "through_relay", Deliver;
 }
 
 impl Reason {

@@ -14,6 +14,11 @@ const STUN_BINDING_REQUEST: u32 = 0x0001;
 const STUN_BINDING_SUCCESS: u32 = 0x0101;
 const STUN_BINDING_ERROR: u32 = 0x0111;
 
+/// First words of Geneve headers (RFC 8926, section 3.4): protocols, and the control bit.
+const GENEVE_DISCO: u32 = 0x7a11;
+const GENEVE_WIREGUARD: u32 = 0x7a12;
+const GENEVE_CONTROL: u32 = 0x0080_0000;
+
 /// What a datagram on WireGuard's port is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Class {
@@ -23,6 +28,8 @@ pub enum Class {
     Disco,
     /// A STUN binding response. Requests are nothing a node answers.
     Stun,
+    /// What a peer relay sends: DISCO or WireGuard behind a Geneve header without options (`net/packet/geneve.go`).
+    Geneve,
     /// Nothing we know.
     Other,
 }
@@ -40,6 +47,9 @@ pub fn classify(frame: &impl Frame, offset: usize, len: usize) -> Class {
     }
     if second == STUN_COOKIE && matches!(first >> 16, STUN_BINDING_SUCCESS | STUN_BINDING_ERROR) {
         return Class::Stun;
+    }
+    if first & !GENEVE_CONTROL == GENEVE_DISCO || first == GENEVE_WIREGUARD {
+        return Class::Geneve;
     }
     match (first, len) {
         (0x0100_0000, 148) => Class::WireGuard(1),
@@ -100,6 +110,17 @@ mod tests {
         };
         assert!(request(1, 20));
         assert!(!request(1, 19) && !request(1, 7) && !request(2, 20));
+    }
+
+    #[test]
+    fn a_peer_relays_packets_are_known_by_their_header() {
+        let header = |flags, protocol| [0, flags, 0x7a, protocol, 0, 0, 7, 0];
+        check(&header(0, 0x11), 70, Class::Geneve);
+        check(&header(0x80, 0x11), 70, Class::Geneve);
+        check(&header(0, 0x12), 40, Class::Geneve);
+        check(&header(0x80, 0x12), 40, Class::Other);
+        check(&header(0x40, 0x11), 70, Class::Other);
+        check(&header(0, 0x13), 70, Class::Other);
     }
 
     #[test]

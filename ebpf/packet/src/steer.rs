@@ -9,7 +9,7 @@ use crate::{Class, Datagram, Frame, classify, is_stun_request};
 pub struct Found {
     /// Where it came from and where it goes.
     pub datagram: Datagram,
-    /// [`Reason::Disco`] or [`Reason::Stun`].
+    /// [`Reason::Disco`], [`Reason::Stun`] or [`Reason::ThroughRelay`].
     pub reason: Reason,
 }
 
@@ -24,6 +24,7 @@ pub fn for_controller(frame: &impl Frame, wireguard_port: [u8; 2]) -> Option<Fou
     let reason = match classify(frame, datagram.payload, datagram.len) {
         Class::Disco => Reason::Disco,
         Class::Stun => Reason::Stun,
+        Class::Geneve => Reason::ThroughRelay,
         Class::WireGuard(_) | Class::Other => return None,
     };
     Some(Found { datagram, reason })

@@ -237,6 +237,11 @@ pub fn steer() -> Vec<Case> {
         add("a STUN response", &to_us(&stun(0x0101)), Some(Reason::Stun));
         add("a STUN error", &to_us(&stun(0x0111)), Some(Reason::Stun));
         add("a STUN request", &to_us(&stun(0x0001)), None);
+        let relayed = |protocol, payload: &[u8]| to_us(&geneve(protocol, 7, payload));
+        let reason = Some(Reason::ThroughRelay);
+        add("DISCO from a peer relay", &relayed(0x7a11, &disco(100)), reason);
+        add("WireGuard from a peer relay", &relayed(0x7a12, &wireguard(4, 32)), reason);
+        add("another protocol in Geneve", &relayed(0x6558, &wireguard(4, 32)), None);
         add("a handshake initiation", &to_us(&wireguard(1, 148)), None);
         add("a handshake response", &to_us(&wireguard(2, 92)), None);
         add("a cookie", &to_us(&wireguard(3, 64)), None);

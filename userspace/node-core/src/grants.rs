@@ -39,7 +39,7 @@ fn pair(from: &Node, to: &Node) -> Option<(IpAddr, IpAddr)> {
         node.addresses
             .iter()
             .filter(|net| net.prefix_len() == net.max_prefix_len())
-            .map(|net| net.addr())
+            .map(ipnet::IpNet::addr)
             .collect()
     };
     let theirs = addresses(to);

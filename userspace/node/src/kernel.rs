@@ -4,22 +4,26 @@
 //! a row only the last is applied. While the node is down there is no device, no program, no rule. Ending the thread leaves
 //! everything as it is. Deliberately not here: what the kernel should be (`node-core`), when to try again (the loop asks).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use dataplane::{
-    Applier, Count, Device, Mechanism, Programs, Settings, Spare, Steer, Steering, TraceReader, TraceSettings,
+    Applier, Count, Device, Mechanism, Programs, RelayedSession, Settings, Spare, Steer, Steering,
+    TraceReader, TraceSettings,
 };
 use netlink::wireguard::Wireguard;
 use netlink::{Handle, Mark};
 use node_core::{Desired, ObservedPeer};
+use relay_core::{Change, Leg};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::spawn_blocking;
-use types::NodePublic;
+use types::{NodePublic, Vni};
 
 use crate::Error;
 use crate::device::{self, Spec};
 use crate::event_loop::Input;
+use crate::peer_relay;
+use crate::peer_relay::kernel::Relaying;
 use crate::router::{MARK_MASK, Router};
 use crate::sockets::BYPASS_MARK;
 
@@ -45,8 +49,32 @@ pub(crate) enum Command {
     CheckFirewall,
     /// Read the programs' counters; none while there are no programs.
     Counters(oneshot::Sender<Vec<Count>>),
+    /// A peer relay listens on this port and knows these pairs; with 0 there is none.
+    Relay(u16, Vec<(Vni, [Leg; 2])>),
+    /// A pair of the relay was bound, or is gone.
+    RelayChange(Change),
+    /// Read what the programs have relayed.
+    RelayUsage(oneshot::Sender<RelayUsage>),
     /// Switch the trace on and hand over its reader, or off.
     Trace(Option<TraceSettings>, oneshot::Sender<Result<Option<TraceReader>, String>>),
+}
+
+/// What the programs have relayed.
+#[derive(Debug, Default)]
+pub(crate) struct RelayUsage {
+    /// By session.
+    pub(crate) sessions: Vec<RelayedSession>,
+    /// Where they can.
+    pub(crate) devices: Devices,
+}
+
+/// How many of the underlay's devices have programs ahead of the stack.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Devices {
+    /// Of so many.
+    pub(crate) all: usize,
+    /// So many have.
+    pub(crate) xdp: usize,
 }
 
 /// What the thread tells the event loop.
@@ -94,6 +122,7 @@ pub(crate) struct Kernel {
     switched: Vec<String>,
     underlay: BTreeMap<u32, Device>,
     steer: Steer,
+    relaying: Relaying,
     /// Programs for the next time we go up, verified while there is nothing else to do.
     spare: Option<Spare>,
     /// While we are up.
@@ -145,8 +174,20 @@ impl Kernel {
         let bypass = Mark { value: BYPASS_MARK, mask: MARK_MASK };
         let settings = Settings { table, rule_priority, bypass };
         let router = Router::new(&spec.name);
-        let (underlay, spare, plane) = (BTreeMap::new(), None, None);
-        Self { handle, spec, settings, controller_port, router, switched, underlay, steer, spare, plane }
+        let (underlay, relaying, spare, plane) = (BTreeMap::new(), Relaying::default(), None, None);
+        Self {
+            handle,
+            spec,
+            settings,
+            controller_port,
+            router,
+            switched,
+            underlay,
+            steer,
+            relaying,
+            spare,
+            plane,
+        }
     }
 
     /// Works until the event loop is gone.
@@ -188,7 +229,22 @@ impl Kernel {
             Command::Observe => vec![self.observe().await],
             Command::Underlay(devices) => {
                 self.underlay = devices;
-                self.attach_underlay()
+                let mut reports = self.attach_underlay();
+                reports.extend(self.follow_own_addresses().await);
+                reports
+            }
+            Command::Relay(port, sessions) => {
+                self.relaying.set(port, sessions.into_iter());
+                self.follow_own_addresses().await
+            }
+            Command::RelayChange(change) => {
+                let programs = self.plane.as_mut().map(|(applier, _)| applier.programs());
+                trouble(self.relaying.follow(change, programs))
+            }
+            Command::RelayUsage(reply) => {
+                // Who asked may have given up.
+                _ = reply.send(self.relay_usage());
+                Vec::new()
             }
             Command::Respec(spec) => {
                 self.spec = *spec;
@@ -229,6 +285,7 @@ impl Kernel {
             false => self.open().await.map(|plane| self.plane = Some(plane)),
         };
         let mut reports = self.attach_underlay();
+        reports.extend(self.follow_own_addresses().await);
         reports.push(Report::Prepared(opened));
         reports
     }
@@ -239,7 +296,8 @@ impl Kernel {
             let result = self.take_away().await.map(|()| None);
             return vec![Report::Applied { generation, result }];
         }
-        if !self.is_device_there().await {
+        let opens = !self.is_device_there().await;
+        if opens {
             // Or somebody deleted it: then it is made anew.
             match self.open().await {
                 Ok(plane) => self.plane = Some(plane),
@@ -255,6 +313,9 @@ impl Kernel {
         };
         let mut reports = vec![self.note_guard(guarded)];
         reports.extend(self.attach_underlay());
+        if opens {
+            reports.extend(self.follow_own_addresses().await);
+        }
         reports.push(Report::Applied { generation, result });
         reports
     }
@@ -310,6 +371,34 @@ impl Kernel {
         }
         reports.push(Report::Steered(steered));
         reports
+    }
+
+    /// The relay's part of the maps, with our addresses as they are now.
+    async fn follow_own_addresses(&mut self) -> Vec<Report> {
+        if !self.relaying.is_on() {
+            return self.apply_relaying();
+        }
+        match self.handle.addresses(None).await {
+            Ok(addresses) => {
+                let own = addresses.iter().filter(|address| self.underlay.contains_key(&address.link));
+                self.relaying.set_own(own.map(|address| (address.link, address.net.addr())).collect());
+            }
+            Err(error) => return trouble(Err(error)),
+        }
+        self.apply_relaying()
+    }
+
+    fn apply_relaying(&mut self) -> Vec<Report> {
+        let Some((applier, _)) = &mut self.plane else { return Vec::new() };
+        trouble(self.relaying.apply(applier.programs()))
+    }
+
+    fn relay_usage(&mut self) -> RelayUsage {
+        let all: BTreeSet<u32> = self.underlay.keys().copied().collect();
+        let Some(programs) = self.programs() else { return RelayUsage::default() };
+        let xdp = peer_relay::kernel::devices(programs).intersection(&all).count();
+        let sessions = programs.relay_sessions().unwrap_or_default();
+        RelayUsage { sessions, devices: Devices { all: all.len(), xdp } }
     }
 
     async fn observe(&self) -> Report {

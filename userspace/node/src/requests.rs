@@ -13,8 +13,8 @@ use tokio::sync::{mpsc, oneshot};
 use types::NodePublic;
 use wire::control::{EndpointType, Time};
 use wire::local::{
-    DataPlane, DropCount, LoginProfile, Netcheck, NetworkProfile, PeerRelaySessions, PeerStatus, Status, SteeredDevice,
-    TraceLine,
+    DataPlane, DropCount, LoginProfile, Netcheck, NetworkProfile, PeerRelaySessions, PeerStatus, Status,
+    SteeredDevice, TraceLine,
 };
 
 use crate::daemon::Daemon;

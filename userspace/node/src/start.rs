@@ -174,6 +174,9 @@ impl Daemon {
         }
         self.drain(now);
         self.follow_relay();
+        if self.relay.is_none() {
+            self.order(Command::Relay(0, Vec::new()));
+        }
         if !self.state.prefs.want_running {
             self.order(Command::Rest);
         }

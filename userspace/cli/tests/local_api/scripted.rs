@@ -263,6 +263,7 @@ fn status(inner: &Inner, peers: bool) -> Status {
         attach: "tcx".into(),
         devices: vec![SteeredDevice { name: "eth0".into(), steering: "xdp".into(), why: String::new() }],
         drops,
+        peer_relay: None,
     };
     Status {
         version: "0.1.0".into(),

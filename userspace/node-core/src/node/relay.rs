@@ -15,6 +15,7 @@ use crate::grants;
 use crate::output::{Event, Transmit, Via};
 use crate::path::Path;
 use crate::paths::{Purpose, Target};
+use crate::peer::Peer;
 use crate::relays::Step;
 use crate::slots::Slot;
 use crate::timers::Wake;
@@ -47,7 +48,7 @@ impl Node {
         now: Instant,
     ) {
         let Some(region) =
-            self.peers.get(&peer).filter(|peer| peer.disco == Some(disco)).and_then(|p| p.region())
+            self.peers.get(&peer).filter(|peer| peer.disco == Some(disco)).and_then(Peer::region)
         else {
             return;
         };

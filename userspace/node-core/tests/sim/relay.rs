@@ -11,7 +11,7 @@ use crate::nat::Kind;
 use crate::world::{World, overlay};
 
 const TICK: Duration = Duration::from_millis(200);
-const HARD_PAIR: [Kind; 2] = [Kind::Hard, Kind::PortRestricted];
+const HARD_PAIR: [Kind; 2] = [Kind::HARD, Kind::PORT_RESTRICTED];
 
 fn secs(s: u64) -> Duration {
     Duration::from_secs(s)
@@ -152,7 +152,7 @@ fn a_direct_way_is_taken_when_there_is_one() {
         let mut world = world(seed, 1, true);
         world.talk(0, 1, TICK, secs(10));
         assert!(is_relayed(&world), "seed {seed}");
-        world.nats[0].kind = Kind::Easy;
+        world.nats[0].kind = Kind::EASY;
         world.nats[0].forget();
         world.talk(0, 1, TICK, secs(30));
         assert!(world.is_direct(0, 1), "seed {seed}");

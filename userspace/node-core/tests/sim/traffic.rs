@@ -122,7 +122,8 @@ impl World {
             Payload::Relayed { vni, from: key, to, packet } => {
                 let path = Path { uplink: Some(Uplink(line as u32 + 2)), ..Path::direct(from) };
                 let for_us = host.is_up && to == host.key;
-                let slot = for_us.then(|| host.node.handle_datagram(path, &relayed_bytes(vni), now)).flatten();
+                let slot =
+                    for_us.then(|| host.node.handle_datagram(path, &relayed_bytes(vni), now)).flatten();
                 if let Some(slot) = slot {
                     self.receive(index, key, SocketAddr::new(slot.ip().into(), LOOPBACK_PORT), packet);
                 }

@@ -6,6 +6,7 @@
 
 mod address;
 mod file;
+pub(crate) mod kernel;
 mod server;
 mod socket;
 
@@ -19,6 +20,7 @@ use wire::local::{PeerRelayReport, Prefs};
 
 use crate::daemon::{Daemon, Task};
 use crate::health::code;
+use crate::kernel::Command;
 
 pub(crate) use address::stun_servers;
 
@@ -104,6 +106,7 @@ impl Daemon {
                 Some(port) => self.start_relay(port, file),
                 // Bound pairs lose their relay by the user's own word.
                 None => {
+                    self.order(Command::Relay(0, Vec::new()));
                     if prefs.relay_server_port.is_none() {
                         file::remove(&file);
                     }
@@ -165,6 +168,7 @@ impl Daemon {
             }
             Event::Failed(why) => {
                 self.relay = None;
+                self.order(Command::Relay(0, Vec::new()));
                 self.health.set(code::PEER_RELAY, format!("The peer relay has stopped: {why}"));
                 self.tell_health();
             }

@@ -7,23 +7,25 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use relay_core::{Leg, PeerRelay, Rate, RelayConfig, Relayed, Saved, StunServer};
-use tokio::sync::mpsc;
+use dataplane::RelayTraffic;
+use relay_core::{Leg, PeerRelay, Rate, RelayConfig, Relayed, Saved, StunServer, Traffic};
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::sleep_until;
-use types::DiscoPrivate;
+use types::{DiscoPrivate, Vni};
 use wire::local::{PeerRelayClient, PeerRelayReport, PeerRelaySession};
 use wire::stun::looks_like_stun;
 
 use super::address::Outside;
 use super::file::{self, Left};
+use super::kernel::{STUN_BURST, STUN_PER_SECOND};
 use super::socket::RelaySocket;
 use super::{Event, Order, Snapshot, Surroundings};
 use crate::event_loop::Input;
-use crate::kernel::Command;
+use crate::kernel::{Command, Devices};
 use crate::random;
 
 /// STUN requests answered for one address.
-const STUN_RATE: Rate = Rate { per_second: 10, burst: 50 };
+const STUN_RATE: Rate = Rate { per_second: STUN_PER_SECOND as u64, burst: STUN_BURST as u64 };
 /// How often we ask how we look from outside: NAT mappings live about 30 s.
 const ASK: Duration = Duration::from_secs(20);
 const ASK_SPREAD_MS: u16 = 6000;
@@ -46,6 +48,7 @@ pub(super) struct Server {
     save_at: Option<Instant>,
     inputs: mpsc::Sender<Input>,
     kernel: mpsc::UnboundedSender<Command>,
+    devices: Devices,
 }
 
 /// What a turn of the loop is about.
@@ -101,11 +104,15 @@ impl Server {
             save_at: None,
             inputs,
             kernel,
+            devices: Devices::default(),
         })
     }
 
     /// Works until the daemon lets go of it.
     pub(super) async fn run(mut self, mut orders: mpsc::Receiver<Order>) {
+        // Of an earlier run's pairs in the kernel those stay that we know.
+        while self.relay.poll_change().is_some() {}
+        _ = self.kernel.send(Command::Relay(self.port, self.relay.bound().collect()));
         self.save();
         loop {
             let turn = match self.next(&mut orders).await {
@@ -120,7 +127,7 @@ impl Server {
             let now = Instant::now();
             match turn {
                 Turn::Packets(batch) => {
-                    batch.into_iter().for_each(|(from, packet)| self.on_packet(from, &packet, now))
+                    batch.into_iter().for_each(|(from, packet)| self.on_packet(from, &packet, now));
                 }
                 Turn::Order(order) => self.obey(order, now).await,
                 Turn::Timer => self.on_timer(now).await,
@@ -187,7 +194,10 @@ impl Server {
                 self.surroundings = surroundings;
                 self.announce(now);
             }
-            Order::Report(reply) => _ = reply.send(self.snapshot()),
+            Order::Report(reply) => {
+                self.read_kernel(now).await;
+                _ = reply.send(self.snapshot());
+            }
             Order::Save(reply) => {
                 self.save();
                 _ = reply.send(());
@@ -204,10 +214,27 @@ impl Server {
             self.announce(now);
         }
         if self.relay.poll_timeout().is_some_and(|at| at <= now) {
+            // Sessions that the kernel forwards are silent here.
+            self.read_kernel(now).await;
             self.relay.handle_timeout(now);
         }
         if self.save_at.is_some_and(|at| at <= now) {
             self.save();
+        }
+    }
+
+    /// Takes over what the kernel has forwarded since the last time.
+    async fn read_kernel(&mut self, now: Instant) {
+        let (reply, read) = oneshot::channel();
+        _ = self.kernel.send(Command::RelayUsage(reply));
+        let Ok(Ok(usage)) = tokio::time::timeout(SAVE, read).await else { return };
+        self.devices = usage.devices;
+        for session in usage.sessions {
+            let Some(vni) = Vni::new(session.vni) else { continue };
+            let [one, two] = session.traffic;
+            let client =
+                |used: RelayTraffic| (Traffic { packets: used.packets, bytes: used.bytes }, used.silent);
+            self.relay.note_kernel(vni, [client(one), client(two)], now);
         }
     }
 
@@ -234,7 +261,10 @@ impl Server {
 
     /// After every turn: the kernel follows, and what changed will be written.
     fn settle(&mut self, now: Instant) {
-        while self.relay.poll_change().is_some() {}
+        while let Some(change) = self.relay.poll_change() {
+            // The writer ends after us.
+            _ = self.kernel.send(Command::RelayChange(change));
+        }
         if self.relay.version() != self.saved_version {
             self.save_at.get_or_insert(now + SAVE);
         }
@@ -245,16 +275,23 @@ impl Server {
         file::write(&self.file, Left { key: self.key.clone(), port: self.port, saved: self.relay.save() });
     }
 
+    /// Who forwards, for people.
+    fn forwarding(&self) -> String {
+        match &self.devices {
+            Devices { all, xdp } if *all > 0 && all == xdp => "xdp".into(),
+            Devices { xdp: 0, .. } => "userspace".into(),
+            Devices { all, xdp } => format!("xdp on {xdp} of {all} devices, userspace on the others"),
+        }
+    }
+
     fn snapshot(&self) -> Snapshot {
         let (connecting, open) = self.relay.count();
         let client =
-            |(disco, endpoint, sent): (types::DiscoPublic, Option<SocketAddr>, relay_core::Traffic)| {
-                PeerRelayClient {
-                    endpoint: endpoint.map(|addr| addr.to_string()).unwrap_or_default(),
-                    short_disco: short(&disco),
-                    packets_tx: sent.packets,
-                    bytes_tx: sent.bytes,
-                }
+            |(disco, endpoint, sent): (types::DiscoPublic, Option<SocketAddr>, Traffic)| PeerRelayClient {
+                endpoint: endpoint.map(|addr| addr.to_string()).unwrap_or_default(),
+                short_disco: short(&disco),
+                packets_tx: sent.packets,
+                bytes_tx: sent.bytes,
             };
         let sessions = self.relay.report().into_iter().map(|session| {
             let [one, two] = session.clients;
@@ -263,7 +300,7 @@ impl Server {
         let report = PeerRelayReport {
             port: self.port,
             addresses: self.relay.addresses().to_vec(),
-            forwarding: "userspace".into(),
+            forwarding: self.forwarding(),
             connecting,
             open,
             sessions: sessions.collect(),
