@@ -169,6 +169,35 @@ fn a_firewall_that_drops_wireguard_drops_disco_as_well() {
     assert_eq!(receive(&controller).0, disco(120));
 }
 
+/// A NAT of the machine (Docker's, our own masquerade) takes an assigned socket off the first packet of a flow that the peer
+/// began, unless the socket is transparent: why the controller's sockets are.
+#[test]
+fn a_nat_on_the_machine_takes_disco_from_every_socket_but_a_transparent_one() {
+    if skipped("a_nat_on_the_machine_takes_disco_from_every_socket_but_a_transparent_one") {
+        return;
+    }
+    let site = Site::new();
+    site.node.nft(
+        "add table ip test\n\
+         add chain ip test input { type nat hook input priority 100; }\n\
+         add chain ip test postrouting { type nat hook postrouting priority 100; }\n\
+         add rule ip test postrouting oifname other masquerade\n",
+    );
+    let (wireguard_socket, controller) =
+        (site.bind(WILDCARDS[0], PORT), site.bind(WILDCARDS[0], CONTROLLER));
+    site.send(0, disco(120));
+    assert_eq!(receive(&wireguard_socket).0, disco(120), "the NAT gave it back to the port's owner");
+    assert!(is_empty(&controller));
+    socket2::SockRef::from(&controller).set_ip_transparent_v4(true).expect("root may");
+    // A flow of its own: the first one is known to conntrack by now.
+    site.peer.run(|| {
+        let socket = UdpSocket::bind((PEER[0], 7001)).expect("the port is free");
+        socket.send_to(&disco(120), (NODE[0], PORT)).expect("sent");
+    });
+    assert_eq!(receive(&controller).0, disco(120));
+    assert_eq!(site.counted(Reason::Disco), 2, "steered both times");
+}
+
 /// A gateway forwards DISCO to a host behind it that uses the same port number.
 #[test]
 fn disco_for_a_machine_behind_us_is_forwarded() {
