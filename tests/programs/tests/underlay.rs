@@ -183,8 +183,7 @@ fn a_nat_on_the_machine_takes_disco_from_every_socket_but_a_transparent_one() {
          add chain ip test postrouting { type nat hook postrouting priority 100; }\n\
          add rule ip test postrouting oifname other masquerade\n",
     );
-    let (wireguard_socket, controller) =
-        (site.bind(WILDCARDS[0], PORT), site.bind(WILDCARDS[0], CONTROLLER));
+    let (wireguard_socket, controller) = (site.bind(WILDCARDS[0], PORT), site.bind(WILDCARDS[0], CONTROLLER));
     site.send(0, disco(120));
     assert_eq!(receive(&wireguard_socket).0, disco(120), "the NAT gave it back to the port's owner");
     assert!(is_empty(&controller));

@@ -17,6 +17,7 @@ use aya::util::KernelVersion;
 
 use crate::error::{chain, errno};
 use crate::link;
+use crate::load::Stage;
 use crate::maps::gone_is_fine;
 use crate::pins::{self, pin_error};
 use crate::{Error, Programs};
@@ -78,6 +79,9 @@ pub enum NoXdp {
     /// Or too few queues; the kernel's text does not come with a link.
     #[error("its driver refuses XDP with its present MTU, queues or offloads")]
     Settings,
+    /// It follows in a moment; or the log has the verifier's words.
+    #[error("the kernel has not verified its programs")]
+    Unverified,
 }
 
 impl NoXdp {
@@ -126,6 +130,9 @@ impl Programs {
     /// # Errors
     /// As [`Self::attach_tunnel`].
     pub fn attach_xdp(&mut self, ifindex: u32) -> Result<Result<(), NoXdp>, Error> {
+        if !self.is_complete {
+            return Ok(Err(NoXdp::Unverified));
+        }
         let path = self.pins.link(Program::Underlay, ifindex);
         let program = self.program(Program::Underlay)?;
         let failed = Error::attach(Program::Underlay, ifindex);
@@ -212,9 +219,10 @@ impl Programs {
         Ok(found)
     }
 
-    /// Moves everything attached to the programs just loaded, each in one step.
-    pub(crate) fn reattach(&mut self) -> Result<(), Error> {
-        for (program, ifindex, path) in self.pins.links()? {
+    /// Moves what is attached of a stage to the programs just loaded, each in one step.
+    pub(crate) fn reattach(&mut self, stage: Stage) -> Result<(), Error> {
+        let links = self.pins.links()?.into_iter();
+        for (program, ifindex, path) in links.filter(|(program, _, _)| Stage::of(*program) == stage) {
             if live_link(ifindex, &path)?.is_none() {
                 pins::remove(&path)?;
             } else if program.hook() == Hook::Xdp {
@@ -225,7 +233,7 @@ impl Programs {
             }
         }
         for attachment in self.attachments()? {
-            if attachment.mechanism == Mechanism::Clsact {
+            if attachment.mechanism == Mechanism::Clsact && stage == Stage::Tunnel {
                 self.attach(attachment.program, attachment.ifindex)?;
             }
         }

@@ -35,7 +35,7 @@ pub use counters::Count;
 pub use error::Error;
 pub use gateway::{Filtering, GatewayPlan, LanPlan, NAT_PORTS};
 pub use install::Generation;
-pub use load::{Origin, Programs, Spare};
+pub use load::{Origin, Programs, Rest, Spare};
 pub use observe::{Observed, ObservedPeer};
 pub use reconcile::{PROTOCOL, Settings, Step, reconcile};
 pub use relay::{RelayLeg, RelayTraffic, RelayedSession};

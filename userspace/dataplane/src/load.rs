@@ -2,10 +2,14 @@
 //!
 //! The first start pins maps, programs and links. A later one with the same object adopts all of it without touching what
 //! is attached; one with another object loads it over the same maps and moves each link to the new program in one step.
-//! Every step can be interrupted: the object's hash is written last, so the next start does the rest again. Deliberately
-//! not here: attaching (`attach`), filters (`install`).
+//! Every step can be interrupted: the object's hash is written last, so the next start does the rest again.
+//!
+//! Verifying is most of a start, so a tunnel waits only for its own programs, in TC, which are verified side by side; those
+//! ahead of the stack follow ([`Programs::rest`]). Deliberately not here: attaching (`attach`), filters (`install`).
 
 use std::collections::BTreeSet;
+use std::path::Path;
+use std::thread;
 use std::time::Duration;
 
 use abi::{Hook, Next, Program, TRACE_DROPS, TRACE_ON};
@@ -15,6 +19,8 @@ use aya::programs::{
 };
 use aya::{Ebpf, EbpfLoader};
 use aya_obj::programs::XdpAttachType;
+use nix::sched::{CloneFlags, unshare};
+use nix::unistd::chroot;
 
 use crate::error::{chain, errno};
 use crate::maps::{Maps, NAMES, gone_is_fine};
@@ -30,6 +36,10 @@ pub struct Programs {
     /// Devices that this process has XDP on.
     pub(crate) steered_by_xdp: BTreeSet<u32>,
     origin: Origin,
+    /// The object, until somebody takes the rest of it to finish it.
+    unfinished: Option<Ebpf>,
+    /// Whether the programs ahead of the stack are in place.
+    pub(crate) is_complete: bool,
 }
 
 /// Where the programs in the kernel came from.
@@ -50,10 +60,15 @@ impl Programs {
     /// # Errors
     /// No rights, no BPF file system, or a kernel that refuses the programs.
     pub fn load_or_adopt(device: &str) -> Result<Self, Error> {
-        Self::load_spare_or_adopt(device, None)
+        let mut programs = Self::load_spare_or_adopt(device, None)?;
+        if let Some(rest) = programs.rest() {
+            programs.complete(rest.verify()?)?;
+        }
+        Ok(programs)
     }
 
-    /// The same, with programs that were verified before; they are of use only where nothing is there yet.
+    /// The same, but only what a tunnel needs; [`Self::rest`] is the rest. With programs that were verified before, which
+    /// are of use only where nothing is there yet.
     ///
     /// # Errors
     /// As [`Self::load_or_adopt`].
@@ -68,10 +83,11 @@ impl Programs {
             adopted.trace(None)?;
             return Ok(adopted);
         }
-        match spare {
-            Some(Spare(mut ebpf)) if pins.is_empty()? => pin(&mut ebpf, &pins)?,
+        let mut ebpf = match spare {
+            Some(Spare(ebpf)) if pins.is_empty()? => pin_maps(ebpf, &pins)?,
             _ => load(&pins)?,
-        }
+        };
+        pin_programs(&mut ebpf, &pins, Stage::Tunnel)?;
         let maps = Maps::open(&pins)?;
         let origin = if known.is_some_and(|object| object.hash != [0; 32]) {
             Origin::Replaced
@@ -79,15 +95,42 @@ impl Programs {
             Origin::Loaded
         };
         let mut loaded = Self::new(pins, maps, origin)?;
-        loaded.reattach()?;
+        (loaded.unfinished, loaded.is_complete) = (Some(ebpf), false);
+        loaded.reattach(Stage::Tunnel)?;
         loaded.trace(None)?;
-        loaded.maps.object.set(0, wanted, 0).map_err(Error::map("OBJECT"))?;
         Ok(loaded)
     }
 
     fn new(pins: Pins, maps: Maps, origin: Origin) -> Result<Self, Error> {
         let relay = RelayTable::read(&maps)?;
-        Ok(Self { pins, maps, relay, steered_by_xdp: BTreeSet::new(), origin })
+        Ok(Self {
+            pins,
+            maps,
+            relay,
+            steered_by_xdp: BTreeSet::new(),
+            origin,
+            unfinished: None,
+            is_complete: true,
+        })
+    }
+
+    /// What was put off, once: to be verified, on whatever thread, and given to [`Self::complete`]. Without it everything
+    /// works in TC.
+    pub fn rest(&mut self) -> Option<Rest> {
+        self.unfinished.take().map(Rest)
+    }
+
+    /// Brings the programs ahead of the stack into place.
+    ///
+    /// # Errors
+    /// When a pin or a map refuses; the next start tries again.
+    pub fn complete(&mut self, rest: Rest) -> Result<(), Error> {
+        let Rest(mut ebpf) = rest;
+        pin_programs(&mut ebpf, &self.pins, Stage::Underlay)?;
+        fill_places(&mut ebpf)?;
+        self.is_complete = true;
+        self.reattach(Stage::Underlay)?;
+        self.maps.object.set(0, object::identity(), 0).map_err(Error::map("OBJECT"))
     }
 
     /// How this process got the programs.
@@ -203,36 +246,94 @@ impl Spare {
     /// # Errors
     /// No rights, or a kernel that refuses the programs.
     pub fn load() -> Result<Self, Error> {
-        verified(&mut EbpfLoader::new()).map(Self)
+        let mut ebpf = create(&mut loader())?;
+        verify(&mut ebpf, Stage::Tunnel)?;
+        verify(&mut ebpf, Stage::Underlay)?;
+        Ok(Self(ebpf))
     }
 }
 
-/// Loads the object over the pinned maps and pins its programs in the place of older ones.
-fn load(pins: &Pins) -> Result<(), Error> {
-    let mut loader = EbpfLoader::new();
+/// The programs ahead of the stack, in the making.
+pub struct Rest(Ebpf);
+
+impl Rest {
+    /// Has them verified, which takes longer than all the rest of a start.
+    ///
+    /// # Errors
+    /// A kernel that refuses them.
+    pub fn verify(mut self) -> Result<Self, Error> {
+        verify(&mut self.0, Stage::Underlay)?;
+        Ok(self)
+    }
+}
+
+/// What is verified and pinned together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// TC: no tunnel without them.
+    Tunnel,
+    /// XDP.
+    Underlay,
+}
+
+impl Stage {
+    /// Whose part `program` is.
+    pub(crate) fn of(program: Program) -> Self {
+        match program.hook() {
+            Hook::Xdp => Self::Underlay,
+            Hook::Ingress | Hook::Egress => Self::Tunnel,
+        }
+    }
+
+    fn programs(self) -> impl Iterator<Item = Program> {
+        Program::ALL.into_iter().filter(move |program| Self::of(*program) == self)
+    }
+}
+
+/// A loader that knows nothing of the kernel's own types. aya's reads them as it is made, whether or not they are wanted: 5 MB
+/// parsed into 13 MB of heap in 20 to 40 ms, for relocations that our programs do not have. So it is made by a thread whose
+/// root has no `/sys`; where the kernel does not allow that, it only takes longer.
+fn loader() -> EbpfLoader<'static> {
+    let blind = || {
+        _ = unshare(CloneFlags::CLONE_FS).and_then(|()| chroot(Path::new(pins::BPF_FS)));
+        EbpfLoader::new()
+    };
+    thread::spawn(blind).join().unwrap_or_else(|_| EbpfLoader::new())
+}
+
+/// Loads the object over the pinned maps, making those that are missing; a tunnel's programs are verified.
+fn load(pins: &Pins) -> Result<Ebpf, Error> {
+    let mut loader = loader();
     for name in NAMES {
         loader.map_pin_path(name, pins.map(name));
     }
-    pin_programs(&mut verified(&mut loader)?, pins)
+    let mut ebpf = create(&mut loader)?;
+    verify(&mut ebpf, Stage::Tunnel)?;
+    Ok(ebpf)
 }
 
-/// Pins everything of an object whose maps are not pinned.
-fn pin(ebpf: &mut Ebpf, pins: &Pins) -> Result<(), Error> {
+/// Pins the maps of an object that has its own.
+fn pin_maps(ebpf: Ebpf, pins: &Pins) -> Result<Ebpf, Error> {
     for name in NAMES {
         let missing = || Error::Load(format!("the object has no map {name}"));
         let path = pins.map(name);
         let pinned = ebpf.map(name).ok_or_else(missing)?.pin(&path);
         pinned.map_err(|error| Error::Pin { path, cause: chain(&error) })?;
     }
-    pin_programs(ebpf, pins)
+    Ok(ebpf)
 }
 
-/// Pins the programs, and puts those that `underlay` jumps to into their places.
-fn pin_programs(ebpf: &mut Ebpf, pins: &Pins) -> Result<(), Error> {
-    for program in Program::ALL {
+/// Pins programs in the place of older ones.
+fn pin_programs(ebpf: &mut Ebpf, pins: &Pins, stage: Stage) -> Result<(), Error> {
+    for program in stage.programs() {
         let Some(loaded) = ebpf.program_mut(program.name()) else { continue };
         pins::replace(&pins.program(program), |path| loaded.pin(path).map_err(|error| chain(&error)))?;
     }
+    Ok(())
+}
+
+/// Puts the programs that `underlay` jumps to into their places.
+fn fill_places(ebpf: &mut Ebpf) -> Result<(), Error> {
     let missing = || Error::Load("the object has no map NEXT".to_owned());
     let mut places =
         ProgramArray::try_from(ebpf.take_map("NEXT").ok_or_else(missing)?).map_err(Error::map("NEXT"))?;
@@ -249,26 +350,37 @@ fn pin_programs(ebpf: &mut Ebpf, pins: &Pins) -> Result<(), Error> {
     Ok(())
 }
 
-/// The object in the kernel, every program verified.
-fn verified(loader: &mut EbpfLoader<'_>) -> Result<Ebpf, Error> {
-    let mut ebpf = loader.load(object::bytes()).map_err(|error| refused(chain(&error)))?;
-    for (name, program) in ebpf.programs_mut() {
-        verify(program).map_err(|error| match errno(&error) {
-            Some(errno) if errno == nix::Error::EPERM as i32 => {
-                Error::NotPermitted { doing: "loading eBPF programs" }
-            }
-            _ => Error::Load(format!("{name}: {}", verdict(&error))),
-        })?;
-    }
-    Ok(ebpf)
+/// The object's maps in the kernel, no program yet.
+fn create(loader: &mut EbpfLoader<'_>) -> Result<Ebpf, Error> {
+    loader.load(object::bytes()).map_err(|error| refused(chain(&error)))
 }
 
-fn verify(program: &mut aya::programs::Program) -> Result<(), ProgramError> {
-    match program {
+/// Has the programs of a stage verified, side by side.
+fn verify(ebpf: &mut Ebpf, stage: Stage) -> Result<(), Error> {
+    let wanted = |name: &str| stage.programs().any(|program| program.name() == name);
+    thread::scope(|scope| {
+        let programs = ebpf.programs_mut().filter(|(name, _)| wanted(name));
+        let threads: Vec<_> =
+            programs.map(|(name, program)| scope.spawn(move || verify_program(name, program))).collect();
+        let died = |_| Err(Error::Load("the thread that loaded it died".to_owned()));
+        threads.into_iter().try_for_each(|thread| thread.join().unwrap_or_else(died))
+    })
+}
+
+fn verify_program(name: &str, program: &mut aya::programs::Program) -> Result<(), Error> {
+    let loaded = match program {
+        // Verified before, as a spare.
+        program if program.fd().is_ok() => Ok(()),
         aya::programs::Program::Xdp(program) => program.load(),
         aya::programs::Program::SchedClassifier(program) => program.load(),
         _ => Err(ProgramError::UnexpectedProgramType),
-    }
+    };
+    loaded.map_err(|error| match errno(&error) {
+        Some(errno) if errno == nix::Error::EPERM as i32 => {
+            Error::NotPermitted { doing: "loading eBPF programs" }
+        }
+        _ => Error::Load(format!("{name}: {}", verdict(&error))),
+    })
 }
 
 /// The verifier's verdict is the end of its log; all of it is thousands of lines.

@@ -15,7 +15,8 @@ use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 
 use crate::Error;
 
-const BPF_FS: &str = "/sys/fs/bpf";
+/// Where the kernel's BPF objects have names.
+pub(crate) const BPF_FS: &str = "/sys/fs/bpf";
 
 /// The folder of one node.
 #[derive(Clone, Debug)]

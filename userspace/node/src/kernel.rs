@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use dataplane::{
-    Applier, Count, Device, Mechanism, Programs, RelayedSession, Settings, Spare, Steer, Steering,
+    Applier, Count, Device, Mechanism, Programs, RelayedSession, Rest, Settings, Spare, Steer, Steering,
     TraceReader, TraceSettings,
 };
 use netlink::wireguard::Wireguard;
@@ -16,7 +16,7 @@ use netlink::{Handle, Mark};
 use node_core::{Desired, ObservedPeer};
 use relay_core::{Change, Leg};
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::spawn_blocking;
+use tokio::task::{JoinError, JoinHandle, spawn_blocking};
 use types::{NodePublic, Vni};
 
 use crate::Error;
@@ -125,6 +125,8 @@ pub(crate) struct Kernel {
     relaying: Relaying,
     /// Programs for the next time we go up, verified while there is nothing else to do.
     spare: Option<Spare>,
+    /// Programs that no first packet waits for, while the kernel verifies them.
+    verifying: Option<JoinHandle<Result<Rest, dataplane::Error>>>,
     /// While we are up.
     plane: Option<(Applier, Plane)>,
 }
@@ -174,7 +176,8 @@ impl Kernel {
         let bypass = Mark { value: BYPASS_MARK, mask: MARK_MASK };
         let settings = Settings { table, rule_priority, bypass };
         let router = Router::new(&spec.name);
-        let (underlay, relaying, spare, plane) = (BTreeMap::new(), Relaying::default(), None, None);
+        let (underlay, relaying) = (BTreeMap::new(), Relaying::default());
+        let (spare, verifying, plane) = (None, None, None);
         Self {
             handle,
             spec,
@@ -186,6 +189,7 @@ impl Kernel {
             steer,
             relaying,
             spare,
+            verifying,
             plane,
         }
     }
@@ -196,9 +200,18 @@ impl Kernel {
         loop {
             let command = match next.take() {
                 Some(command) => command,
-                None => match commands.recv().await {
-                    Some(command) => command,
-                    None => return,
+                None => tokio::select! {
+                    command = commands.recv() => match command {
+                        Some(command) => command,
+                        None => return,
+                    },
+                    verified = end_of(&mut self.verifying) => {
+                        for report in self.complete(verified) {
+                            // A loop that has ended needs no report.
+                            _ = inputs.send(Input::Kernel(report)).await;
+                        }
+                        continue;
+                    }
                 },
             };
             if matches!(command, Command::Apply(_)) {
@@ -214,6 +227,21 @@ impl Kernel {
                 }
             }
         }
+    }
+
+    /// The programs ahead of the stack are verified, or were refused: then everything goes on in TC.
+    fn complete(&mut self, verified: Result<Result<Rest, dataplane::Error>, JoinError>) -> Vec<Report> {
+        self.verifying = None;
+        let rest = match verified {
+            Ok(Ok(rest)) => rest,
+            Ok(Err(error)) => return trouble(Err::<(), _>(error)),
+            Err(error) => return trouble(Err::<(), _>(error)),
+        };
+        // The node may have gone down meanwhile.
+        let Some(programs) = self.programs() else { return Vec::new() };
+        let mut reports = trouble(programs.complete(rest));
+        reports.extend(self.attach_underlay());
+        reports
     }
 
     async fn obey(&mut self, command: Command) -> Vec<Report> {
@@ -315,6 +343,9 @@ impl Kernel {
         reports.extend(self.attach_underlay());
         if opens {
             reports.extend(self.follow_own_addresses().await);
+        }
+        if let Some(rest) = self.programs().and_then(Programs::rest) {
+            self.verifying = Some(spawn_blocking(move || rest.verify()));
         }
         reports.push(Report::Applied { generation, result });
         reports
@@ -422,6 +453,7 @@ impl Kernel {
     /// Removes device, routes, rules, firewall and programs.
     async fn take_away(&mut self) -> Result<(), Error> {
         let step = |what: &'static str| move |error: netlink::Error| Error::system(what, error);
+        self.verifying = None;
         if let Some((mut applier, _)) = self.plane.take() {
             // Rules do not go with the device.
             let down = Desired { mtu: types::overlay::MTU, ..Desired::default() };
@@ -469,6 +501,14 @@ fn explain(failure: dataplane::Failure, port: u16) -> Error {
         // A kernel WireGuard asks for its port when it is brought up.
         dataplane::Cause::Netlink(error) if error.is_taken() => device::port_in_use(port, &error),
         _ => Error::system("changing the data plane", failure),
+    }
+}
+
+/// The end of a task, if there is one.
+async fn end_of<T>(task: &mut Option<JoinHandle<T>>) -> Result<T, JoinError> {
+    match task {
+        Some(task) => task.await,
+        None => std::future::pending().await,
     }
 }
 
