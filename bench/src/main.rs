@@ -14,11 +14,14 @@ mod memory;
 mod ours;
 mod paths;
 mod peers;
+mod plot;
 mod relay;
 mod rig;
 mod row;
+mod scaling;
 mod stage;
 mod start;
+mod steer;
 mod stun;
 
 use std::process::ExitCode;
@@ -35,9 +38,9 @@ struct Args {
     /// One JSON object a row
     #[arg(long)]
     json: bool,
-    /// Repetitions of each timed case
-    #[arg(long, default_value_t = 5)]
-    runs: usize,
+    /// Repetitions of each timed case; 5, or with --quick 3
+    #[arg(long)]
+    runs: Option<usize>,
     /// Shorter samples and searches of the benches that load paths
     #[arg(long)]
     quick: bool,
@@ -46,7 +49,7 @@ struct Args {
 /// Name, what it measures, and the measurement.
 type Bench = (&'static str, fn(Effort) -> anyhow::Result<Vec<Row>>);
 
-const BENCHES: [Bench; 10] = [
+const BENCHES: [Bench; 12] = [
     ("join", |effort| join::run(effort.runs)),
     ("start", |effort| start::run(effort.runs)),
     ("kill", |effort| kill::run(effort.runs)),
@@ -57,6 +60,8 @@ const BENCHES: [Bench; 10] = [
     ("stun", stun::run),
     ("derp", derp::run),
     ("paths", paths::run),
+    ("steer", |effort| steer::run(effort.runs)),
+    ("scaling", scaling::run),
 ];
 
 fn main() -> ExitCode {
@@ -76,7 +81,10 @@ fn measure(args: &Args) -> anyhow::Result<()> {
     if let Some(unknown) = args.names.iter().find(|name| BENCHES.iter().all(|(bench, _)| bench != name)) {
         bail!("no bench named {unknown}; there are: {}", BENCHES.map(|(name, _)| name).join(" "));
     }
-    let effort = if args.quick { Effort::quick(args.runs) } else { Effort::thorough(args.runs) };
+    let effort = match args.quick {
+        true => Effort::quick(args.runs.unwrap_or(3)),
+        false => Effort::thorough(args.runs.unwrap_or(5)),
+    };
     let mut rows = Vec::new();
     for (name, bench) in BENCHES {
         if args.names.is_empty() || args.names.iter().any(|wanted| wanted == name) {

@@ -119,7 +119,7 @@ fn short(factor: f64) -> String {
 }
 
 /// The middle sample; of an even number the lower middle.
-fn median(samples: &[f64]) -> Option<f64> {
+pub(crate) fn median(samples: &[f64]) -> Option<f64> {
     let mut sorted = samples.to_vec();
     sorted.sort_by(f64::total_cmp);
     sorted.get(sorted.len().saturating_sub(1) / 2).copied()

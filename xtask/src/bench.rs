@@ -9,9 +9,9 @@ pub(crate) struct Args {
     /// One JSON object a row
     #[arg(long)]
     json: bool,
-    /// Repetitions of each case; the cases take turns, and the median counts
-    #[arg(long, default_value_t = 5)]
-    runs: usize,
+    /// Repetitions of each case; the cases take turns, and the median counts. 5, or with --quick 3
+    #[arg(long)]
+    runs: Option<usize>,
     /// Shorter samples of the benches that load paths
     #[arg(long)]
     quick: bool,
@@ -26,7 +26,10 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         step::cargo().args(["build", "--locked", "--release", "--package", "bench"]),
     )?;
     let mut bench = step::command(build::target().join("release/bench"));
-    bench.args(&args.names).args(["--runs", &args.runs.to_string()]).env("UNDERPASS_BIN", underpass);
+    bench.args(&args.names).env("UNDERPASS_BIN", underpass);
+    if let Some(runs) = args.runs {
+        bench.args(["--runs", &runs.to_string()]);
+    }
     bench.args(args.json.then_some("--json")).args(args.quick.then_some("--quick"));
     let status = bench.status()?;
     std::process::exit(status.code().unwrap_or(1));

@@ -1,11 +1,12 @@
-//! `sink` (XDP) and `sink_tc` (TC ingress): count what arrives and drop it; `pass` lets a device take redirected frames.
+//! `sink` (XDP) and `sink_tc` (TC ingress): count what arrives and drop it. `pass` and `pass_tc` do nothing, which costs
+//! something.
 //!
 //! The XDP sink takes segmentation offload away from the sender's veth; the TC sink does not, and counts a super-packet as
 //! its segments. Relays in userspace are counted by both.
 
 use aya_ebpf::{
     bindings::{
-        TC_ACT_SHOT,
+        TC_ACT_SHOT, TC_ACT_UNSPEC,
         xdp_action::{XDP_DROP, XDP_PASS},
     },
     macros::{classifier, map, xdp},
@@ -28,6 +29,11 @@ pub fn sink(ctx: XdpContext) -> u32 {
 #[xdp]
 pub fn pass(_ctx: XdpContext) -> u32 {
     XDP_PASS
+}
+
+#[classifier]
+pub fn pass_tc(_ctx: TcContext) -> i32 {
+    TC_ACT_UNSPEC
 }
 
 #[classifier]

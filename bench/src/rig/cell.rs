@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 use lab::Namespace;
 use nix::unistd::Pid;
 
-use crate::row::{Aim, Row};
+use crate::row::{Aim, Row, median};
 
 use super::bed::Threaded;
 use super::generator::{Generator, Pace, Sent};
-use super::kernel::Counter;
+use super::kernel::{Counter, Point};
 use super::meter::Meter;
 use super::run::{Effort, Run, guarded};
 use super::search::{Found, search};
@@ -110,6 +110,11 @@ impl Outcome {
         Self(Err(why.to_owned()))
     }
 
+    /// The median of processor time a packet, in microseconds.
+    pub(crate) fn median_cpu(&self) -> Option<f64> {
+        median(&self.0.as_ref().ok()?.cpu)
+    }
+
     /// Processor time a packet.
     pub(crate) fn cpu(&self, bench: &'static str, case: &str, peer: (&str, &Self), aim: Aim) -> Row {
         self.row(bench, case, "us", peer, aim, |figures| &figures.cpu)
@@ -177,12 +182,7 @@ fn sample<'bed>(
     figures: &mut Figures,
 ) -> anyhow::Result<()> {
     let running = (cell.start)(kernel)?;
-    // After the start, whose handshakes need the machines' ordinary stack.
-    let _sink = match cell.sink {
-        Sink::Xdp => kernel.xdp("sink", &bed.b, "b0")?,
-        Sink::Tc => kernel.tc("sink_tc", &bed.b, "b0")?,
-        Sink::Back => kernel.xdp("sink", &bed.a, "a0")?,
-    };
+    let _sink = counting(bed, kernel, cell.sink)?;
     let _threaded = cell.napi.then(|| Threaded::new(bed)).transpose()?;
     let generator = Generator::new(&bed.a, "a0")?;
     let mut load = |pace, span| {
@@ -222,6 +222,36 @@ fn sample<'bed>(
     let base = baseline(bed, kernel, &frames, effort, rate)?;
     figures.cpu.push(run.busy_beyond(base.busy_of_sent()));
     Ok(())
+}
+
+/// What arrives (packets a second) of each rate that is offered.
+pub(crate) fn sweep<'bed>(
+    bed: &'bed Bed,
+    cell: &Cell<'bed>,
+    rates: &[f64],
+    effort: Effort,
+) -> anyhow::Result<Vec<(f64, f64)>> {
+    let mut kernel = Kernel::load()?;
+    let running = (cell.start)(&mut kernel)?;
+    let _sink = counting(bed, &mut kernel, cell.sink)?;
+    let generator = Generator::new(&bed.a, "a0")?;
+    let mut points = Vec::new();
+    for rate in rates {
+        let run = guarded(effort, || {
+            one(&generator, &mut kernel, &running.frames, running.process, Pace::Rate(*rate), effort.step)
+        })?;
+        points.push((run.offered(), run.rate()));
+    }
+    Ok(points)
+}
+
+/// The sink, attached after the start, whose handshakes need the machines' ordinary stack.
+fn counting(bed: &Bed, kernel: &mut Kernel, sink: Sink) -> anyhow::Result<Point> {
+    match sink {
+        Sink::Xdp => kernel.xdp("sink", &bed.b, "b0"),
+        Sink::Tc => kernel.tc("sink_tc", &bed.b, "b0"),
+        Sink::Back => kernel.xdp("sink", &bed.a, "a0"),
+    }
 }
 
 /// The same frames at the same rate into an XDP drop where the relay would receive them.

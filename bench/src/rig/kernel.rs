@@ -41,7 +41,7 @@ impl Kernel {
             let program: &mut Xdp = program(&mut ebpf, name)?;
             program.load().with_context(|| format!("load {name}"))?;
         }
-        for name in ["sink_tc", "redirect_tc"] {
+        for name in ["sink_tc", "redirect_tc", "pass_tc"] {
             let program: &mut SchedClassifier = program(&mut ebpf, name)?;
             program.load().with_context(|| format!("load {name}"))?;
         }
@@ -67,6 +67,14 @@ impl Kernel {
             program.take_link(id)
         })?;
         Ok(Point::Tc(link.with_context(|| format!("attach {name} to {device}"))?))
+    }
+
+    /// A program of the object.
+    pub(crate) fn program<'a, T>(&'a mut self, name: &str) -> anyhow::Result<&'a mut T>
+    where
+        &'a mut T: TryFrom<&'a mut aya::programs::Program, Error = aya::programs::ProgramError>,
+    {
+        program(&mut self.ebpf, name)
     }
 
     pub(crate) fn set_hop(&mut self, hop: &Hop) -> anyhow::Result<()> {

@@ -20,7 +20,7 @@ mod run;
 mod search;
 
 pub(crate) use bed::Bed;
-pub(crate) use cell::{Cell, Figures, Outcome, Running, Sink, on_relay_core, take_turns};
+pub(crate) use cell::{Cell, Figures, Outcome, Running, Sink, on_relay_core, sweep, take_turns};
 pub(crate) use frames::{Frames, Udp};
 pub(crate) use generator::on_generator_core;
 pub(crate) use kernel::{Hop, Kernel, index};
