@@ -1,6 +1,7 @@
 //! What the relay counts, and under which names. Gauges go down again, everything else only up.
 
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Why a packet was not delivered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -85,6 +86,10 @@ pub struct Counters {
     pub unknown_frames: u64,
     /// How often a client over its rate was not read for a while.
     pub rate_waits: u64,
+    /// Packets handed to another server of the region.
+    pub forwarded_out: u64,
+    /// Packets taken from another server of the region.
+    pub forwarded_in: u64,
     dropped: [[u64; PacketKind::ALL.len()]; DropReason::ALL.len()],
 }
 
@@ -97,10 +102,6 @@ impl Counters {
     /// Packets not delivered for any reason.
     pub fn dropped_total(&self) -> u64 {
         self.dropped.iter().flatten().sum()
-    }
-
-    pub(crate) fn drop(&mut self, reason: DropReason, kind: PacketKind) {
-        self.dropped[reason as usize][kind as usize] += 1;
     }
 
     /// Metric names, with labels where there are any, and values.
@@ -119,6 +120,8 @@ impl Counters {
             ("derp_pings_total", self.pings),
             ("derp_unknown_frames_total", self.unknown_frames),
             ("derp_rate_limit_waits_total", self.rate_waits),
+            ("derp_packets_forwarded_out_total", self.forwarded_out),
+            ("derp_packets_forwarded_in_total", self.forwarded_in),
         ];
         let dropped = DropReason::ALL.into_iter().flat_map(|reason| {
             PacketKind::ALL.into_iter().map(move |kind| {
@@ -127,5 +130,51 @@ impl Counters {
             })
         });
         plain.into_iter().map(|(name, value)| (name.to_owned(), value)).chain(dropped).collect()
+    }
+}
+
+/// What the tasks of all connections count side by side.
+#[derive(Debug, Default)]
+pub(crate) struct Live {
+    pub(crate) packets_received: AtomicU64,
+    pub(crate) bytes_received: AtomicU64,
+    pub(crate) packets_sent: AtomicU64,
+    pub(crate) bytes_sent: AtomicU64,
+    pub(crate) gone_not_here: AtomicU64,
+    pub(crate) pings: AtomicU64,
+    pub(crate) unknown_frames: AtomicU64,
+    pub(crate) rate_waits: AtomicU64,
+    pub(crate) forwarded_out: AtomicU64,
+    pub(crate) forwarded_in: AtomicU64,
+    dropped: [[AtomicU64; PacketKind::ALL.len()]; DropReason::ALL.len()],
+}
+
+impl Live {
+    pub(crate) fn drop(&self, reason: DropReason, kind: PacketKind, packets: u64) {
+        if packets > 0 {
+            self.dropped[reason as usize][kind as usize].fetch_add(packets, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn add_to(&self, counters: &mut Counters) {
+        for (counter, live) in [
+            (&mut counters.packets_received, &self.packets_received),
+            (&mut counters.bytes_received, &self.bytes_received),
+            (&mut counters.packets_sent, &self.packets_sent),
+            (&mut counters.bytes_sent, &self.bytes_sent),
+            (&mut counters.gone_not_here, &self.gone_not_here),
+            (&mut counters.pings, &self.pings),
+            (&mut counters.unknown_frames, &self.unknown_frames),
+            (&mut counters.rate_waits, &self.rate_waits),
+            (&mut counters.forwarded_out, &self.forwarded_out),
+            (&mut counters.forwarded_in, &self.forwarded_in),
+        ] {
+            *counter += live.load(Ordering::Relaxed);
+        }
+        for (counters, lives) in counters.dropped.iter_mut().zip(&self.dropped) {
+            for (counter, live) in counters.iter_mut().zip(lives) {
+                *counter += live.load(Ordering::Relaxed);
+            }
+        }
     }
 }

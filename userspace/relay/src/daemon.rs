@@ -15,12 +15,16 @@ use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use transport::stream::{BoxStream, Stream};
 use transport::tls::{self, Trust};
+use types::MeshKey;
 
-use crate::{Config, HttpStream, Relay, VerifyUrl, load_or_create_key, meta_certificate, notice_dead_peer};
+use crate::{
+    Config, HttpStream, MeshPeer, Relay, VerifyUrl, load_or_create_key, meta_certificate, notice_dead_peer,
+};
 
 /// For a TLS handshake, and for a request's head.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
@@ -34,7 +38,7 @@ const TRY_FOR: Duration = Duration::from_secs(5);
 const FAREWELL: Duration = Duration::from_millis(200);
 
 /// What a relay of its own is started with.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Options {
     /// Where to accept DERP.
     pub listen: SocketAddr,
@@ -46,10 +50,42 @@ pub struct Options {
     pub tls: Option<(PathBuf, PathBuf)>,
     /// Folder of the relay's key.
     pub state: PathBuf,
-    /// Whom to ask about clients (a coordination server's `/verify`); `None` lets everyone in.
-    pub verify_url: Option<String>,
+    /// Whom to ask about clients.
+    pub admit: Admit,
+    /// The other servers of the region, and what they know each other by.
+    pub mesh: Option<Mesh>,
     /// Queues and rates.
     pub relay: Config,
+}
+
+/// Who may use the relay.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Admit {
+    /// Whom a coordination server's `/verify` at this URL allows; nobody while it cannot be asked.
+    Verified(String),
+    /// Every node of every network.
+    Everyone,
+}
+
+/// The servers of one region.
+#[derive(Clone)]
+pub struct Mesh {
+    /// What all of them share.
+    pub key: MeshKey,
+    /// Whom this one connects to; it may be among them.
+    pub with: Vec<MeshPeer>,
+}
+
+impl Mesh {
+    /// Connects `relay` with the other servers; ends when the set is dropped.
+    pub fn start(self, relay: &Relay, trust: &Trust) -> JoinSet<()> {
+        let mut tasks = JoinSet::new();
+        for peer in self.with {
+            let (relay, trust) = (relay.clone(), trust.clone());
+            tasks.spawn(async move { relay.mesh_with(peer, trust).await });
+        }
+        tasks
+    }
 }
 
 /// Runs until `stop` resolves or a listener fails.
@@ -60,6 +96,8 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> anyhow::Re
     let relay = build(&options)?;
     let tls = options.tls.as_ref().map(|(chain, key)| acceptor(&relay, chain, key)).transpose()?;
     let listener = bind(options.listen, "DERP").await?;
+    let trust = Trust::system(None)?;
+    let _mesh = options.mesh.map(|mesh| mesh.start(&relay, &trust));
     tracing::info!(listen = %listener.local_addr()?, key = %relay.public_key(), "relay started");
     let stun = async {
         let Some(address) = options.stun else { return std::future::pending().await };
@@ -85,11 +123,17 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> anyhow::Re
 
 fn build(options: &Options) -> anyhow::Result<Relay> {
     let key = load_or_create_key(&options.state)?;
-    let Some(url) = &options.verify_url else {
-        tracing::warn!("no --verify-url: every node of every network may use this relay");
-        return Ok(Relay::new(options.relay, key, |_, _| async { Ok(()) }));
-    };
-    Ok(Relay::new(options.relay, key, VerifyUrl::new(url, Trust::system(None)?)?))
+    let mesh_key = options.mesh.as_ref().map(|mesh| mesh.key.clone());
+    Ok(match &options.admit {
+        Admit::Verified(url) => {
+            let verify = VerifyUrl::new(url, Trust::system(None)?)?;
+            Relay::with_mesh(options.relay, key, mesh_key, verify)
+        }
+        Admit::Everyone => {
+            tracing::warn!("--verify-clients=false: every node of every network may use this relay");
+            Relay::with_mesh(options.relay, key, mesh_key, |_, _| async { Ok(()) })
+        }
+    })
 }
 
 fn acceptor(relay: &Relay, chain: &PathBuf, key: &PathBuf) -> anyhow::Result<TlsAcceptor> {

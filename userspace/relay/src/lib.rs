@@ -2,14 +2,15 @@
 //!
 //! [`Relay`] is a cheap handle. The coordination server embeds it: [`Relay::handle_http`] answers the paths of a DERP
 //! server on the server's own listener, [`Relay::run_stun`] answers STUN, [`Relay::disconnect`] ends what a removed node
-//! still has open. [`daemon::run`] is the same alone. One task a connection; all state is in one `relay_core::Server`
-//! behind a mutex that is never held across an await. Deliberately not here: what a session is (relay-core), frames
-//! (wire), meshing.
+//! still has open. [`daemon::run`] is the same alone. One task a connection; what they share is in one `relay_core::Server`.
+//! [`Relay::mesh_with`] joins it with the other servers of its region. Deliberately not here: what a session is (relay-core),
+//! frames (wire).
 
 pub mod daemon;
 mod fast_start;
 mod http;
 mod key;
+mod mesh;
 mod meta_certificate;
 mod session;
 mod socket;
@@ -18,16 +19,17 @@ mod verify;
 mod verify_url;
 mod websocket;
 
-use std::collections::HashMap;
 use std::fmt::Write as _;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use relay_core::{ConnectionId, Counters, Server, StunCounters, StunServer};
-use tokio::sync::{Notify, Semaphore};
-use types::{NodePrivate, NodePublic};
+use relay_core::{Counters, Server, StunCounters, StunServer};
+use tokio::sync::Semaphore;
+use types::{MeshKey, NodePrivate, NodePublic};
 
 pub use self::fast_start::{FastStart, HttpStream};
+pub use self::mesh::{MeshError, MeshPeer, read_mesh_key};
 pub use self::key::{KeyFileError, load_or_create as load_or_create_key};
 pub use self::meta_certificate::meta_certificate;
 pub use self::session::SessionError;
@@ -51,37 +53,36 @@ pub struct Relay {
 struct Shared {
     private_key: NodePrivate,
     public_key: NodePublic,
+    /// Who shows it is another server of the region.
+    mesh_key: Option<MeshKey>,
     verify: Box<dyn Verify>,
     logins: Semaphore,
-    state: Mutex<State>,
+    server: Arc<Server>,
+    refused: AtomicU64,
     stun: Mutex<StunServer>,
-}
-
-struct State {
-    server: Server,
-    signals: HashMap<ConnectionId, Arc<Signal>>,
-    refused: u64,
-}
-
-/// How a connection's task is reached.
-#[derive(Default)]
-struct Signal {
-    /// Something waits to be written.
-    wake: Notify,
-    /// The connection is to end.
-    close: Notify,
 }
 
 impl Relay {
     /// A relay that proves itself by `private_key` and asks `verify` about every client.
     pub fn new(config: Config, private_key: NodePrivate, verify: impl Verify) -> Self {
-        let state = State { server: Server::new(config), signals: HashMap::new(), refused: 0 };
+        Self::with_mesh(config, private_key, None, verify)
+    }
+
+    /// The same for one server of several in a region, which know each other by `mesh_key`.
+    pub fn with_mesh(
+        config: Config,
+        private_key: NodePrivate,
+        mesh_key: Option<MeshKey>,
+        verify: impl Verify,
+    ) -> Self {
         let shared = Shared {
             public_key: private_key.public(),
             private_key,
+            mesh_key: mesh_key.filter(|key| !key.is_zero()),
             verify: Box::new(verify),
             logins: Semaphore::new(MAX_LOGINS),
-            state: Mutex::new(state),
+            server: Server::new(config),
+            refused: AtomicU64::new(0),
             stun: Mutex::new(StunServer::new(STUN_RATE, random::<8, _>(u64::from_be_bytes))),
         };
         Self { shared: Arc::new(shared) }
@@ -94,20 +95,17 @@ impl Relay {
 
     /// Ends all connections of a node: it was removed from the network.
     pub fn disconnect(&self, key: &NodePublic) {
-        let state = self.state();
-        state.server.connections_of(key).into_iter().for_each(|id| state.close(id));
+        self.shared.server.disconnect(key);
     }
 
     /// Tells every client to come back in `reconnect_in` and to try for `try_for`.
     pub fn announce_restart(&self, reconnect_in: Duration, try_for: Duration) {
-        let mut state = self.state();
-        state.server.announce_restart(reconnect_in, try_for);
-        state.wake();
+        self.shared.server.announce_restart(reconnect_in, try_for);
     }
 
     /// What the DERP server counted.
     pub fn counters(&self) -> Counters {
-        self.state().server.counters().clone()
+        self.shared.server.counters()
     }
 
     /// What the STUN server counted.
@@ -117,7 +115,7 @@ impl Relay {
 
     /// Clients turned away because the verifier said no or could not be asked.
     pub fn refused(&self) -> u64 {
-        self.state().refused
+        self.shared.refused.load(Ordering::Relaxed)
     }
 
     /// All counters in Prometheus' text form.
@@ -138,31 +136,8 @@ impl Relay {
         })
     }
 
-    /// A panic in another connection's task leaves whole frames behind, so its mutex serves on.
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn stun(&self) -> MutexGuard<'_, StunServer> {
         self.shared.stun.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl State {
-    /// Reaches every task the server has work for.
-    fn wake(&mut self) {
-        while let Some(id) = self.server.poll_wake() {
-            if let Some(signal) = self.signals.get(&id) {
-                signal.wake.notify_one();
-            }
-        }
-    }
-
-    /// Has a connection's task end.
-    fn close(&self, id: ConnectionId) {
-        if let Some(signal) = self.signals.get(&id) {
-            signal.close.notify_one();
-        }
     }
 }
 

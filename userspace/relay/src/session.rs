@@ -1,25 +1,32 @@
 //! One client's stream, from greeting to end.
 
-use std::io;
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::io::{self, IoSlice};
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
+use bytes::{Buf, Bytes, BytesMut};
 use relay_core::login::{self, Hello, Refusal};
-use relay_core::{ConnectionId, Violation};
+use relay_core::{Admission, Link, Violation};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::time::{sleep_until, timeout};
-use types::NodePublic;
-use wire::derp::{Decoder, Error, MAX_BODY_SERVER};
+use tokio::time::{Sleep, sleep_until, timeout};
+use wire::derp::{Decoder, Error};
 
-use crate::{Denied, Relay, Signal, random};
+use crate::{Denied, Relay, random};
 
 /// From connection to proven and verified key, as Tailscale's servers.
 const LOGIN_TIMEOUT: Duration = Duration::from_secs(10);
-/// A client that does not take [`WRITE_LEN`] bytes in this time has gone; its queue was only growing old.
+/// A client that takes nothing of what is written in this time has gone; its queue was only growing old.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
-/// So much is taken from the queues at once: a few TLS records.
-const WRITE_LEN: usize = 32 << 10;
+/// So much is taken from the queues at once.
+const WRITE_LEN: usize = 64 << 10;
+/// Runs in one write; the kernel takes up to 1024.
+const WRITE_RUNS: usize = 64;
+/// A read's room grows from the least to the most while reads fill it, so that who sends little costs little.
+const READ_LEN: std::ops::RangeInclusive<usize> = 4 << 10..=64 << 10;
 /// Keep-alives of clients that came together are spread over this.
 const MAX_JITTER_MS: u64 = 5000;
 
@@ -60,152 +67,213 @@ impl Relay {
     ///
     /// # Errors
     /// Always: why the session ended. [`SessionError::Hangup`] is the ordinary way.
-    pub async fn serve_connection<S>(&self, stream: S, source: SocketAddr) -> Result<(), SessionError>
+    pub async fn serve_connection<S>(&self, mut stream: S, source: SocketAddr) -> Result<(), SessionError>
     where
-        S: AsyncRead + AsyncWrite + Send,
+        S: AsyncRead + AsyncWrite + Send + Unpin,
     {
-        let (mut reader, mut writer) = tokio::io::split(stream);
         let mut decoder = Decoder::new(login::MAX_BODY);
-        let key = {
+        let admission = {
             let _permit = self.shared.logins.try_acquire().map_err(|_| SessionError::Busy)?;
-            timeout(LOGIN_TIMEOUT, self.log_in(&mut reader, &mut writer, &mut decoder, source))
+            timeout(LOGIN_TIMEOUT, self.log_in(&mut stream, &mut decoder, source))
                 .await
                 .map_err(|_| SessionError::Timeout("log in"))??
         };
-        decoder.set_limit(MAX_BODY_SERVER);
-        let session = Session::admit(self.clone(), key);
+        let jitter = Duration::from_millis(random::<8, _>(u64::from_be_bytes) % MAX_JITTER_MS);
+        let link = self.shared.server.admit(admission, jitter, Instant::now());
+        let key = admission.key;
         tracing::debug!(?key, %source, "DERP client connected");
-        let ended = tokio::select! {
-            ended = session.read(&mut reader, &mut decoder) => ended,
-            ended = session.write(&mut writer) => ended,
-            () = session.signal.close.notified() => Err(SessionError::Disconnected),
-        };
+        let mut session = Session::new(stream, link, &decoder.into_rest());
+        let ended = poll_fn(|cx| session.poll(cx)).await;
         tracing::debug!(?key, %source, ?ended, "DERP client gone");
         ended
     }
 
-    async fn log_in<R, W>(
+    async fn log_in<S>(
         &self,
-        reader: &mut R,
-        writer: &mut W,
+        stream: &mut S,
         decoder: &mut Decoder,
         source: SocketAddr,
-    ) -> Result<NodePublic, SessionError>
+    ) -> Result<Admission, SessionError>
     where
-        R: AsyncRead + Unpin,
-        W: AsyncWrite + Unpin,
+        S: AsyncRead + AsyncWrite + Unpin,
     {
         let mut out = Vec::new();
         login::greet(&self.shared.public_key, &mut out);
-        writer.write_all(&out).await?;
-        writer.flush().await?;
+        stream.write_all(&out).await?;
+        stream.flush().await?;
         let hello = loop {
             if let Some((frame, _)) = decoder.next_frame()? {
                 break Hello::read(&self.shared.private_key, &frame)?;
             }
-            fill(reader, decoder).await?;
+            match stream.read(decoder.space()).await? {
+                0 => return Err(SessionError::Hangup),
+                count => decoder.filled(count),
+            }
         };
-        let source_ip = source.ip().to_canonical();
-        if let Err(denied) = self.shared.verify.verify(hello.key, source_ip).await {
-            self.state().refused += 1;
+        let mesh = self.shared.mesh_key.as_ref().is_some_and(|key| *key == hello.info.mesh_key);
+        if !mesh && let Err(denied) = self.shared.verify.verify(hello.key, source.ip().to_canonical()).await {
+            self.shared.refused.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             tracing::info!(key = ?hello.key, %source, %denied, "DERP client refused");
             return Err(denied.into());
         }
         out.clear();
-        let rate = self.state().server.config().rate;
-        hello.welcome(rate, random(|nonce| nonce), &mut out);
-        writer.write_all(&out).await?;
-        writer.flush().await?;
-        Ok(hello.key)
+        hello.welcome(self.shared.server.config().rate, random(|nonce| nonce), &mut out);
+        stream.write_all(&out).await?;
+        stream.flush().await?;
+        Ok(Admission { key: hello.key, address: Some(source), mesh, prober: hello.info.is_prober })
     }
 }
 
-/// An admitted connection; dropping it removes it from the server, however its task ends.
-struct Session {
-    relay: Relay,
-    id: ConnectionId,
-    signal: Arc<Signal>,
+/// An admitted connection: its one task reads, forwards, and writes what others left for it.
+struct Session<S> {
+    stream: S,
+    link: Link,
+    received: BytesMut,
+    read_len: usize,
+    /// Taken from the link, not yet by the stream.
+    unwritten: Unwritten,
+    unflushed: bool,
+    /// Since when the stream takes nothing.
+    stalled: Option<Instant>,
+    /// Until when nothing is read: the client sent more than its rate.
+    throttled: Option<Instant>,
+    timer: Pin<Box<Sleep>>,
 }
 
-impl Session {
-    fn admit(relay: Relay, key: NodePublic) -> Self {
-        let jitter = Duration::from_millis(random::<8, _>(u64::from_be_bytes) % MAX_JITTER_MS);
-        let signal = Arc::<Signal>::default();
-        let mut state = relay.state();
-        let id = state.server.admit(key, jitter, Instant::now());
-        state.signals.insert(id, Arc::clone(&signal));
-        while let Some(surplus) = state.server.poll_close() {
-            state.close(surplus);
+impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
+    fn new(stream: S, link: Link, received: &[u8]) -> Self {
+        let timer = Box::pin(sleep_until(link.poll_timeout().into()));
+        Self {
+            stream,
+            link,
+            received: BytesMut::from(received),
+            read_len: *READ_LEN.start(),
+            unwritten: Unwritten::default(),
+            unflushed: false,
+            stalled: None,
+            throttled: None,
+            timer,
         }
-        drop(state);
-        Self { relay, id, signal }
     }
 
-    async fn read<R: AsyncRead + Unpin>(
-        &self,
-        reader: &mut R,
-        decoder: &mut Decoder,
-    ) -> Result<(), SessionError> {
+    /// Does all that can be done now. Never ends well.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), SessionError>> {
+        self.link.register(cx.waker());
+        if self.link.is_closing() {
+            return Poll::Ready(Err(SessionError::Disconnected));
+        }
         loop {
-            while let Some((frame, length)) = decoder.next_frame()? {
-                let wait = {
-                    let mut state = self.relay.state();
-                    let wait = state.server.handle_frame(self.id, &frame, length, Instant::now())?;
-                    state.wake();
-                    wait
-                };
-                if let Some(until) = wait {
-                    sleep_until(until.into()).await;
+            if let Err(error) = self.poll_write(cx) {
+                return Poll::Ready(Err(error));
+            }
+            match self.poll_read(cx) {
+                Poll::Ready(Ok(())) => {
+                    // The readers get a turn before the next packets, and this client its pong.
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => {}
+            }
+            ready!(self.poll_timer(cx))?;
+        }
+    }
+
+    /// Writes what waits, as far as the stream takes it.
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Result<(), SessionError> {
+        loop {
+            if self.unwritten.0.is_empty() && !self.link.transmit(WRITE_LEN, &mut self.unwritten.0) {
+                break;
+            }
+            match self.unwritten.poll_write(&mut self.stream, cx)? {
+                Poll::Ready(()) => {
+                    (self.stalled, self.unflushed) = (None, true);
+                }
+                Poll::Pending => {
+                    self.stalled.get_or_insert_with(Instant::now);
+                    return Ok(());
                 }
             }
-            fill(reader, decoder).await?;
         }
+        if self.unflushed {
+            match Pin::new(&mut self.stream).poll_flush(cx)? {
+                Poll::Ready(()) => (self.stalled, self.unflushed) = (None, false),
+                Poll::Pending => _ = self.stalled.get_or_insert_with(Instant::now),
+            }
+        }
+        Ok(())
     }
 
-    async fn write<W: AsyncWrite + Unpin>(&self, writer: &mut W) -> Result<(), SessionError> {
-        let mut out = Vec::new();
-        loop {
-            out.clear();
-            let (some, keep_alive_at) = {
-                let mut state = self.relay.state();
-                let some = state.server.poll_transmit(self.id, WRITE_LEN, &mut out);
-                (some, state.server.poll_timeout(self.id).ok_or(Violation::Closed)?)
-            };
-            if some {
-                let written = async {
-                    writer.write_all(&out).await?;
-                    writer.flush().await
-                };
-                timeout(WRITE_TIMEOUT, written).await.map_err(|_| SessionError::Timeout("read"))??;
-                continue;
-            }
-            // An idle connection holds no buffer.
-            out = Vec::new();
-            tokio::select! {
-                () = self.signal.wake.notified() => {}
-                () = sleep_until(keep_alive_at.into()) => {
-                    self.relay.state().server.handle_timeout(self.id, Instant::now());
-                }
-            }
+    /// Reads once and forwards.
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), SessionError>> {
+        if self.throttled.is_some() {
+            return Poll::Pending;
         }
+        self.received.reserve(self.read_len);
+        let read = pin!(self.stream.read_buf(&mut self.received)).poll(cx)?;
+        let Poll::Ready(count) = read else {
+            if self.received.is_empty() {
+                // An idle connection holds no buffer.
+                self.received = BytesMut::new();
+            }
+            return Poll::Pending;
+        };
+        if count == 0 {
+            return Poll::Ready(Err(SessionError::Hangup));
+        }
+        if count >= self.read_len {
+            self.read_len = (2 * self.read_len).min(*READ_LEN.end());
+        } else if count < self.read_len / 4 {
+            self.read_len = (self.read_len / 2).max(*READ_LEN.start());
+        }
+        self.throttled = self.link.receive(&mut self.received, Instant::now())?;
+        Poll::Ready(Ok(()))
+    }
+
+    /// Waits for the next deadline, and does what is due.
+    fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), SessionError>> {
+        let give_up = self.stalled.map(|since| since + WRITE_TIMEOUT);
+        let times = [Some(self.link.poll_timeout()), give_up, self.throttled];
+        let deadline = times.into_iter().flatten().min().unwrap_or_else(Instant::now);
+        if self.timer.deadline().into_std() != deadline {
+            self.timer.as_mut().reset(deadline.into());
+        }
+        ready!(self.timer.as_mut().poll(cx));
+        let now = Instant::now();
+        if give_up.is_some_and(|at| at <= now) {
+            return Poll::Ready(Err(SessionError::Timeout("read")));
+        }
+        self.throttled.take_if(|until| *until <= now);
+        self.link.handle_timeout(now);
+        Poll::Ready(Ok(()))
     }
 }
 
-impl Drop for Session {
-    fn drop(&mut self) {
-        let mut state = self.relay.state();
-        state.signals.remove(&self.id);
-        state.server.remove(self.id);
-        state.wake();
-    }
-}
+/// Runs on their way into a stream.
+#[derive(Default)]
+pub(crate) struct Unwritten(pub(crate) VecDeque<Bytes>);
 
-async fn fill<R: AsyncRead + Unpin>(reader: &mut R, decoder: &mut Decoder) -> Result<(), SessionError> {
-    match reader.read(decoder.space()).await? {
-        0 => Err(SessionError::Hangup),
-        count => {
-            decoder.filled(count);
-            Ok(())
+impl Unwritten {
+    /// Writes once, as much as the stream takes.
+    pub(crate) fn poll_write<S: AsyncWrite + Unpin>(
+        &mut self,
+        stream: &mut S,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        let mut slices = [IoSlice::new(&[]); WRITE_RUNS];
+        let count = slices.iter_mut().zip(&self.0).map(|(slice, run)| *slice = IoSlice::new(run)).count();
+        let mut written = ready!(Pin::new(stream).poll_write_vectored(cx, &slices[..count]))?;
+        if written == 0 {
+            return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
         }
+        while let Some(first) = self.0.front_mut() {
+            if written < first.len() {
+                first.advance(written);
+                break;
+            }
+            written -= first.len();
+            self.0.pop_front();
+        }
+        Poll::Ready(Ok(()))
     }
 }

@@ -84,7 +84,7 @@ async fn two_clients_exchange_packets_and_hear_when_the_other_goes() {
 
 #[tokio::test]
 async fn a_slow_reader_loses_the_oldest_and_stays_connected() {
-    let relay = open_relay(Config { queue_packets: 4, rate: None });
+    let relay = open_relay(Config { queue_bytes: 4 << 10, rate: None });
     let (a, mut from_a) = logged_in(&relay, 1).await;
     let (_b, mut from_b) = client(&relay, 2, 2048).await;
     assert!(matches!(event(&mut from_b).await, Event::LoggedIn(_)));
@@ -322,7 +322,8 @@ impl Daemon {
             metrics: None,
             tls,
             state: folder.path().join("state"),
-            verify_url: None,
+            admit: daemon::Admit::Everyone,
+            mesh: None,
             relay: Config::default(),
         };
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use http::Method;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::task::JoinHandle;
@@ -81,17 +81,23 @@ pub async fn connect(
     key: &NodePrivate,
     app_name: &str,
 ) -> Result<(Sender, Receiver), DerpError> {
-    let stream = dial(server, dialer).await?;
-    let log_in = async {
-        let stream: BoxStream = match &server.expect {
-            Some(expect) => Box::new(trust.connect(stream, &server.host, expect).await?),
-            None => Box::new(stream),
-        };
-        let request = request(Method::GET, "/derp", &server.host_header())
-            .map_err(|error| DerpError::Server { server: server.host.clone(), why: error.to_string() })?;
-        start(upgrade(stream, request, "DERP").await?, key, app_name).await
-    };
+    let log_in = async { start(open(server, dialer, trust).await?, key, app_name).await };
     timeout(LOGIN_TIMEOUT, log_in).await.map_err(|_| DerpError::Timeout("let this node log in"))?
+}
+
+/// A stream on which the server speaks DERP: connected, secured, upgraded, not logged in.
+///
+/// # Errors
+/// See [`DerpError`].
+pub async fn open(server: &Server, dialer: &Dialer, trust: &Trust) -> Result<BoxStream, DerpError> {
+    let stream = dial(server, dialer).await?;
+    let stream: BoxStream = match &server.expect {
+        Some(expect) => Box::new(trust.connect(stream, &server.host, expect).await?),
+        None => Box::new(stream),
+    };
+    let request = request(Method::GET, "/derp", &server.host_header())
+        .map_err(|error| DerpError::Server { server: server.host.clone(), why: error.to_string() })?;
+    Ok(Box::new(upgrade(stream, request, "DERP").await?))
 }
 
 async fn dial(server: &Server, dialer: &Dialer) -> Result<tokio::net::TcpStream, DerpError> {
@@ -106,6 +112,46 @@ async fn dial(server: &Server, dialer: &Dialer) -> Result<tokio::net::TcpStream,
     Err(failure.unwrap_or_else(|| DerpError::Server { server: server.host.clone(), why: why() }))
 }
 
+/// A stream on which this side has said who it is.
+pub struct LoggedIn<S> {
+    /// Frames both ways from here on; the server's first is its info.
+    pub stream: S,
+    /// What was read and not yet taken.
+    pub decoder: Decoder,
+    /// Opens the server's info.
+    pub shared: SharedBox,
+    /// The server's key.
+    pub server: NodePublic,
+}
+
+/// Says who we are on a stream that speaks DERP already.
+///
+/// # Errors
+/// When the other side does not greet as a DERP server.
+pub async fn log_in<S: Stream>(
+    mut stream: S,
+    key: &NodePrivate,
+    info: &ClientInfo,
+) -> Result<LoggedIn<S>, DerpError> {
+    let mut decoder = Decoder::new(MAX_BODY_CLIENT);
+    let server = loop {
+        match decoder.next_frame()? {
+            Some((Frame::ServerKey(server), _)) => break server,
+            Some(_) => return Err(Error::Magic.into()),
+            None => fill(&mut stream, &mut decoder).await?,
+        }
+    };
+    let shared = SharedBox::node(key, &server);
+    let mut nonce = [0; 24];
+    getrandom::fill(&mut nonce).map_err(|error| io::Error::other(error.to_string()))?;
+    let sealed = info.seal(&shared, nonce);
+    let mut out = Vec::new();
+    Frame::ClientInfo { key: key.public(), sealed: &sealed }.encode(&mut out);
+    stream.write_all(&out).await?;
+    stream.flush().await?;
+    Ok(LoggedIn { stream, decoder, shared, server })
+}
+
 /// Logs in on a stream that speaks DERP already. Its writing half is driven by a task that ends with the [`Receiver`].
 ///
 /// # Errors
@@ -115,23 +161,10 @@ pub async fn start<S: Stream + 'static>(
     key: &NodePrivate,
     app_name: &str,
 ) -> Result<(Sender, Receiver), DerpError> {
-    let (mut reader, mut writer) = tokio::io::split(Box::new(stream) as BoxStream);
-    let mut decoder = Decoder::new(MAX_BODY_CLIENT);
-    let server = loop {
-        match decoder.next_frame()? {
-            Some((Frame::ServerKey(server), _)) => break server,
-            Some(_) => return Err(Error::Magic.into()),
-            None => fill(&mut reader, &mut decoder).await?,
-        }
-    };
-    let shared = SharedBox::node(key, &server);
-    let mut nonce = [0; 24];
-    getrandom::fill(&mut nonce).map_err(|error| io::Error::other(error.to_string()))?;
-    let sealed = ClientInfo::node(app_name).seal(&shared, nonce);
-    let mut out = Vec::new();
-    Frame::ClientInfo { key: key.public(), sealed: &sealed }.encode(&mut out);
-    writer.write_all(&out).await?;
-    writer.flush().await?;
+    let stream = Box::new(stream) as BoxStream;
+    let logged_in = log_in(stream, key, &ClientInfo::node(app_name)).await?;
+    let LoggedIn { stream, decoder, shared, server } = logged_in;
+    let (reader, writer) = tokio::io::split(stream);
 
     let (queue, frames) = mpsc::channel(QUEUE);
     let sender = Sender { queue, dropped: Arc::default() };
@@ -344,7 +377,7 @@ async fn write(mut writer: WriteHalf<BoxStream>, mut frames: mpsc::Receiver<Vec<
     Ok(Ended)
 }
 
-async fn fill(reader: &mut ReadHalf<BoxStream>, decoder: &mut Decoder) -> Result<(), DerpError> {
+async fn fill<R: AsyncRead + Unpin>(reader: &mut R, decoder: &mut Decoder) -> Result<(), DerpError> {
     match reader.read(decoder.space()).await? {
         0 => Err(DerpError::Closed),
         count => {

@@ -192,6 +192,52 @@ private_key! {
     ChallengePrivate, ChallengePublic, "chalpriv:"
 }
 
+/// What the DERP servers of one region share: whoever shows it is one of them. Zero is "none".
+#[derive(Clone, Default, Zeroize, ZeroizeOnDrop)]
+pub struct MeshKey([u8; 32]);
+
+impl MeshKey {
+    /// Whether there is no key.
+    pub fn is_zero(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// 64 hex digits, as in derper's `--mesh-psk-file`; white space around them does not count.
+    ///
+    /// # Errors
+    /// When the text is something else.
+    pub fn from_text(text: &str) -> Result<Self, KeyError> {
+        parse(text.trim(), "").map(Self)
+    }
+}
+
+/// In constant time: how much of a guess is right must not be measurable.
+impl PartialEq for MeshKey {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.ct_eq(&other.0).into()
+    }
+}
+
+impl Eq for MeshKey {}
+
+/// Sealed in the box of a DERP login, and nowhere else.
+impl Serialize for MeshKey {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&hex::encode(self.0))
+    }
+}
+
+/// The empty string is no key.
+impl<'de> Deserialize<'de> for MeshKey {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+        if text.is_empty() {
+            return Ok(Self::default());
+        }
+        Self::from_text(&text).map_err(D::Error::custom)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -10,5 +10,5 @@ pub mod overlay;
 pub use id::{CapabilityVersion, NodeId, RegionId, StableNodeId, UserId, Vni};
 pub use key::{
     ChallengePrivate, ChallengePublic, DiscoPrivate, DiscoPublic, KeyError, MachinePrivate, MachinePublic,
-    NodePrivate, NodePublic, SharedSecret,
+    MeshKey, NodePrivate, NodePublic, SharedSecret,
 };

@@ -3,9 +3,9 @@
 use std::net::{Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 
-use clap::Args;
-use relay::Config;
-use relay::daemon::{self, Options};
+use clap::{ArgAction, Args};
+use relay::daemon::{self, Admit, Mesh, Options};
+use relay::{Config, MeshError, MeshPeer, Rate};
 use tokio::runtime::Builder;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -27,14 +27,44 @@ pub(crate) struct Relay {
     /// How TLS is done: two PEM files, or none behind a proxy.
     #[arg(long, value_name = "off|CERT,KEY", value_parser = parse_tls)]
     tls: Tls,
-    /// URL that is asked whom to admit, such as https://vpn.example.com/verify; without one, everybody.
-    #[arg(long, value_name = "URL")]
+    /// URL that is asked whom to admit, such as https://vpn.example.com/verify. While it cannot be asked, nobody is.
+    #[arg(long, value_name = "URL", required_if_eq("verify_clients", "true"))]
     verify_url: Option<String>,
+    /// Admit only whom the URL allows; without, every node of every network may use this relay.
+    #[arg(long, value_name = "BOOL", default_value_t = true, action = ArgAction::Set)]
+    #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    verify_clients: bool,
+    /// Bytes a second that one client may send; 0 is no limit.
+    #[arg(long, value_name = "BYTES", default_value_t = 0)]
+    client_rate: u64,
+    /// Bytes that one client may send at once beyond its rate.
+    #[arg(long, value_name = "BYTES", default_value_t = 1 << 20)]
+    client_burst: u64,
+    #[command(flatten)]
+    mesh: MeshArgs,
     /// Where to show counters as Prometheus text; keep it from strangers.
     #[arg(long, value_name = "ADDR")]
     metrics: Option<SocketAddr>,
     #[command(flatten)]
     verbosity: Verbosity,
+}
+
+/// The other servers of the region.
+#[derive(Args)]
+pub(crate) struct MeshArgs {
+    /// Other servers of this region, comma separated: a URL, or HOST[:PORT][/DIAL]; this one may be among them.
+    #[arg(long, value_name = "LIST", value_delimiter = ',', requires = "mesh_key_file")]
+    mesh_with: Vec<MeshPeer>,
+    /// File with 64 hex digits that the servers of this region share.
+    #[arg(long, value_name = "FILE")]
+    mesh_key_file: Option<PathBuf>,
+}
+
+impl MeshArgs {
+    pub(crate) fn read(self) -> Result<Option<Mesh>, MeshError> {
+        let Some(file) = self.mesh_key_file else { return Ok(None) };
+        Ok(Some(Mesh { key: relay::read_mesh_key(&file)?, with: self.mesh_with }))
+    }
 }
 
 // Newtypes, because clap gives a bare Option the meaning "the flag may be absent".
@@ -67,14 +97,20 @@ fn parse_tls(text: &str) -> Result<Tls, String> {
 impl Relay {
     pub(crate) fn run(self) -> anyhow::Result<()> {
         self.verbosity.start();
+        let rate = (self.client_rate > 0)
+            .then_some(Rate { per_second: self.client_rate, burst: self.client_burst });
         let options = Options {
             listen: self.listen,
             stun: self.stun.0,
             metrics: self.metrics,
             tls: self.tls.0,
             state: self.state,
-            verify_url: self.verify_url,
-            relay: Config::default(),
+            admit: match self.verify_url {
+                Some(url) if self.verify_clients => Admit::Verified(url),
+                _ => Admit::Everyone,
+            },
+            mesh: self.mesh.read()?,
+            relay: Config { rate, ..Config::default() },
         };
         Builder::new_multi_thread().enable_all().build()?.block_on(async {
             let mut terminate = signal(SignalKind::terminate())?;
@@ -93,6 +129,25 @@ impl Relay {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[derive(clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        relay: Relay,
+    }
+
+    #[test]
+    fn nobody_is_admitted_unasked_but_by_an_explicit_word() {
+        let parse = |more: &[&str]| {
+            let line = ["relay", "--tls", "off"].iter().chain(more);
+            <Line as clap::Parser>::try_parse_from(line).map(|line| line.relay)
+        };
+        let refused = parse(&[]).err().unwrap().to_string();
+        assert!(refused.contains("--verify-url"), "{refused}");
+        assert!(!parse(&["--verify-clients=false"]).unwrap().verify_clients);
+        assert!(parse(&["--verify-url", "https://a/verify"]).unwrap().verify_clients);
+        assert!(parse(&["--verify-clients=false", "--mesh-with", "b"]).is_err(), "a mesh needs a key");
+    }
 
     #[test]
     fn off_is_nowhere() {

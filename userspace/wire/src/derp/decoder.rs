@@ -3,7 +3,7 @@
 //! The reader fills [`Decoder::space`] and tells how much; frames borrow from the buffer, so a packet is not copied. The
 //! buffer grows with what arrived, never with what a header merely announces.
 
-use super::{Error, Frame, HEADER_LEN};
+use super::{Error, Frame, HEADER_LEN, header};
 
 /// Reads are offered at least this much room: a WireGuard packet of a common MTU and then some.
 const MIN_SPACE: usize = 4 << 10;
@@ -66,15 +66,15 @@ impl Decoder {
     /// A malformed frame, which is skipped; or one over the limit, after which the stream is lost.
     pub fn next_frame(&mut self) -> Result<Option<(Frame<'_>, usize)>, Error> {
         let pending = &self.buffer[self.start..self.end];
-        let Some((&[kind, a, b, c, d], rest)) = pending.split_first_chunk::<HEADER_LEN>() else {
-            return Ok(None);
-        };
-        let length = u32::from_be_bytes([a, b, c, d]) as usize;
-        if length > self.limit {
-            return Err(Error::TooLong { kind, length, limit: self.limit });
-        }
+        let Some((kind, length)) = header(pending, self.limit)? else { return Ok(None) };
+        let rest = &pending[HEADER_LEN..];
         let Some(body) = rest.get(..length) else { return Ok(None) };
         self.start += HEADER_LEN + length;
         Frame::decode(kind, body).map(|frame| Some((frame, length)))
+    }
+
+    /// What has arrived and not yet been taken: for whoever goes on reading the stream without this decoder.
+    pub fn into_rest(self) -> Vec<u8> {
+        self.buffer[self.start..self.end].to_vec()
     }
 }

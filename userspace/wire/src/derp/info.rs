@@ -1,17 +1,21 @@
 //! What client and server tell each other once, as JSON in a NaCl box between their node keys.
 
 use serde::{Deserialize, Serialize};
+use types::MeshKey;
 
 use super::{Error, VERSION};
 use crate::nacl::{NONCE_LEN, SharedBox};
 
-/// A client about itself. The mesh key of region servers is not read: nobody is privileged here.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// A client about itself. Not to be printed: it may hold the mesh key.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ClientInfo {
     /// The protocol version it speaks.
     #[serde(rename = "version", alias = "Version", skip_serializing_if = "is_zero")]
     pub version: u32,
+    /// Shows that the client is another server of the region.
+    #[serde(rename = "meshKey", skip_serializing_if = "MeshKey::is_zero")]
+    pub mesh_key: MeshKey,
     /// Whether it answers [`super::Frame::Ping`].
     #[serde(rename = "CanAckPings", alias = "canAckPings")]
     pub can_ack_pings: bool,
@@ -66,7 +70,17 @@ sealed!(ServerInfo);
 impl ClientInfo {
     /// What our node says of itself.
     pub fn node(app_name: &str) -> Self {
-        Self { version: VERSION, can_ack_pings: true, is_prober: false, app_name: app_name.to_owned() }
+        Self {
+            version: VERSION,
+            can_ack_pings: true,
+            app_name: app_name.to_owned(),
+            ..Self::default()
+        }
+    }
+
+    /// What a server says of itself to another one of its region.
+    pub fn mesh(app_name: &str, mesh_key: MeshKey) -> Self {
+        Self { mesh_key, ..Self::node(app_name) }
     }
 }
 

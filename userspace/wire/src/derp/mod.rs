@@ -2,15 +2,17 @@
 //!
 //! Login: the server sends [`Frame::ServerKey`], the client [`Frame::ClientInfo`], the server [`Frame::ServerInfo`]; then
 //! frames flow. A frame is a type (1), the length of what follows (4, big endian) and a body, which may be longer than
-//! known. Deliberately not here: meshing of servers beyond reading its frames, queues and policy (relay-core).
+//! known. Deliberately not here: queues, meshing and policy (relay-core).
 
 mod decoder;
 mod frame;
 mod info;
+mod rewrite;
 
 pub use decoder::Decoder;
 pub use frame::{Frame, GoneReason, PresentFlags};
 pub use info::{ClientInfo, ServerInfo};
+pub use rewrite::{KEYED_LEN, SEND_PACKET, header, packet, readdress};
 
 /// "DERP" and a key in UTF-8: how a server's greeting begins.
 pub const MAGIC: [u8; 8] = [0x44, 0x45, 0x52, 0x50, 0xf0, 0x9f, 0x94, 0x91];

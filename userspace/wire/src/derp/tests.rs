@@ -102,8 +102,8 @@ fn infos_travel_sealed_with_gos_names() {
     let info = ClientInfo::node("underpass");
     let sealed = info.seal(&up, [3; 24]);
     assert_eq!(down.open(&sealed).unwrap(), br#"{"version":2,"CanAckPings":true,"AppName":"underpass"}"#);
-    assert_eq!(ClientInfo::open(&down, &sealed), Ok(info));
-    assert_eq!(ClientInfo::open(&down, &sealed[1..]), Err(Error::Sealed));
+    assert!(ClientInfo::open(&down, &sealed) == Ok(info));
+    assert_eq!(ClientInfo::open(&down, &sealed[1..]).err(), Some(Error::Sealed));
     let mut bad = Vec::new();
     up.seal([4; 24], b"[]]", &mut bad);
     assert!(matches!(ClientInfo::open(&down, &bad), Err(Error::Info(_))));
