@@ -6,5 +6,6 @@ pub mod disco;
 pub mod geneve;
 pub mod local;
 pub mod nacl;
+pub mod portmap;
 pub mod stun;
 pub mod ts2021;
