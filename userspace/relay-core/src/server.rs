@@ -24,7 +24,7 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Self { queue_bytes: 256 << 10, rate: None }
+        Self { queue_bytes: 512 << 10, rate: None }
     }
 }
 

@@ -23,7 +23,8 @@ use transport::tls::{self, Trust};
 use types::MeshKey;
 
 use crate::{
-    Config, HttpStream, MeshPeer, Relay, VerifyUrl, load_or_create_key, meta_certificate, notice_dead_peer,
+    Config, HttpStream, MeshPeer, Relay, Strangers, VerifyUrl, load_or_create_key, meta_certificate,
+    notice_dead_peer,
 };
 
 /// For a TLS handshake, and for a request's head.
@@ -150,6 +151,7 @@ async fn bind(address: SocketAddr, what: &str) -> anyhow::Result<TcpListener> {
 }
 
 async fn accept(listener: &TcpListener, tls: Option<TlsAcceptor>, relay: &Relay) -> anyhow::Result<()> {
+    let strangers = Strangers::default();
     loop {
         let (stream, source) = match listener.accept().await {
             Ok(accepted) => accepted,
@@ -159,8 +161,14 @@ async fn accept(listener: &TcpListener, tls: Option<TlsAcceptor>, relay: &Relay)
                 continue;
             }
         };
+        let Some(stranger) = strangers.admit(source.ip()) else {
+            tracing::debug!(%source, "too many connections of strangers: closed");
+            continue;
+        };
         let (relay, tls) = (relay.clone(), tls.clone());
         tokio::spawn(async move {
+            // Until the upgrade: a login has a bound of its own.
+            let _stranger = stranger;
             match secure(stream, tls).await {
                 Ok(stream) => relay.serve_http(stream, source).await,
                 Err(error) => tracing::debug!(%source, %error, "TLS handshake failed"),

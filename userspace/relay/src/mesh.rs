@@ -128,8 +128,9 @@ impl Relay {
             let stream = derp::open(peer, &Dialer::default(), trust).await?;
             derp::log_in(stream, &self.shared.private_key, &info).await
         };
-        let logged_in =
-            timeout(LOGIN_TIMEOUT, connecting).await.map_err(|_| DerpError::Timeout("let this server in"))??;
+        let logged_in = timeout(LOGIN_TIMEOUT, connecting)
+            .await
+            .map_err(|_| DerpError::Timeout("let this server in"))??;
         let LoggedIn { stream, decoder, server, .. } = logged_in;
         if server == self.public_key() {
             return Ok(Myself);
@@ -171,7 +172,6 @@ async fn read(mut reader: ReadHalf<BoxStream>, mut decoder: Decoder, uplink: &Up
         }
     }
 }
-
 
 /// Hands packets on, until the connection fails.
 async fn write(mut writer: WriteHalf<BoxStream>, uplink: &Uplink) -> io::Error {
