@@ -53,7 +53,9 @@ pub(crate) struct Changes {
     pub(crate) moved: BTreeSet<NodeId>,
     /// The policy is another.
     pub(crate) policy: bool,
-    /// It has to be resolved again.
+    /// The relays are others.
+    pub(crate) relays: bool,
+    /// The policy has to be resolved again.
     pub(crate) stale: bool,
     /// It has been resolved again, so filters may differ.
     pub(crate) filters: bool,
@@ -80,7 +82,7 @@ impl Network {
     pub fn flush(&mut self, now: Now) -> Vec<(SessionId, Tell)> {
         self.compile();
         let changes = std::mem::take(&mut self.changes);
-        if changes.was.is_empty() && !changes.policy {
+        if changes.was.is_empty() && !changes.policy && !changes.relays {
             return Vec::new();
         }
         let differences: BTreeMap<_, _> =
@@ -150,6 +152,9 @@ impl Network {
         }
         if changes.filters {
             self.tell_filter(view, &mut map);
+        }
+        if changes.relays {
+            map.derp_map = Some(self.settings.derp_map.clone());
         }
         let everybody = changes.policy || changes.moved.contains(&view.node);
         let candidates: BTreeSet<NodeId> = if everybody {

@@ -186,6 +186,14 @@ impl Network {
         self.registry.nodes().filter_map(approved).collect()
     }
 
+    /// Other relays; every node is told.
+    pub fn set_derp_map(&mut self, map: DerpMap) {
+        if self.settings.derp_map != map {
+            self.settings.derp_map = map;
+            self.changes.relays = true;
+        }
+    }
+
     /// What a node reports of itself, as the record that keeps it; nothing when it is not new.
     ///
     /// A streaming request of version 68 or later is read-only; it only fills what is not known yet.

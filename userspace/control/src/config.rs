@@ -45,6 +45,9 @@ pub enum ConfigError {
         /// What is wrong with it.
         reason: &'static str,
     },
+    /// No relay is left.
+    #[error("--embedded-relay=false leaves nodes without a relay: give others with --derp-map FILE|URL")]
+    NoRelay,
     /// The TLS mode is none of the three.
     #[error("--tls {0:?}: give self-signed, off, or CERT,KEY (two PEM files)")]
     Tls(String),
@@ -66,6 +69,12 @@ pub struct Options {
     pub tls: Option<String>,
     /// The policy file; without one everything is allowed.
     pub policy: Option<PathBuf>,
+    /// More relays: files or URLs of DERP maps.
+    #[serde(rename = "derp-map")]
+    pub derp_map: Option<Vec<String>>,
+    /// Whether this server is a relay itself, which is the default.
+    #[serde(rename = "embedded-relay")]
+    pub embedded_relay: Option<bool>,
     /// The admin socket.
     pub socket: Option<PathBuf>,
 }
@@ -93,6 +102,8 @@ impl Options {
             stun: self.stun.or(file.stun),
             tls: self.tls.or(file.tls),
             policy: self.policy.or(file.policy),
+            derp_map: self.derp_map.or(file.derp_map),
+            embedded_relay: self.embedded_relay.or(file.embedded_relay),
             socket: self.socket.or(file.socket),
         }
     }
@@ -194,6 +205,10 @@ pub struct Config {
     pub tls: Tls,
     /// The policy file; without one everything is allowed.
     pub policy: Option<PathBuf>,
+    /// More relays: files or URLs of DERP maps.
+    pub derp_map: Vec<String>,
+    /// Whether nodes are given this server as a relay.
+    pub embedded_relay: bool,
     /// The admin socket.
     pub socket: PathBuf,
 }
@@ -209,6 +224,9 @@ impl TryFrom<Options> for Config {
             None if url.secure => Tls::SelfSigned,
             None => Tls::Off,
         };
+        if options.embedded_relay == Some(false) && options.derp_map.as_ref().is_none_or(Vec::is_empty) {
+            return Err(ConfigError::NoRelay);
+        }
         let any = |port| SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
         Ok(Self {
             state: options.state.ok_or(ConfigError::Missing("state"))?,
@@ -216,6 +234,8 @@ impl TryFrom<Options> for Config {
             stun: options.stun.unwrap_or_else(|| any(STUN_PORT)),
             tls,
             policy: options.policy,
+            derp_map: options.derp_map.unwrap_or_default(),
+            embedded_relay: options.embedded_relay.unwrap_or(true),
             socket: options.socket.unwrap_or_else(|| DEFAULT_SOCKET.into()),
             url,
         })

@@ -23,7 +23,7 @@ use relay::Relay;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant as TokioInstant, sleep_until};
 use types::{MachinePublic, NodePublic};
-use wire::control::{MapRequest, MapResponse, RegisterRequest, RegisterResponse};
+use wire::control::{DerpMap, MapRequest, MapResponse, RegisterRequest, RegisterResponse};
 
 use crate::admin::ServerInfo;
 use crate::store::{Store, StoreError};
@@ -57,6 +57,8 @@ pub(crate) enum Input {
         reply: oneshot::Sender<bool>,
     },
     Policy(Box<Policy>),
+    /// The relays are others.
+    DerpMap(Box<DerpMap>),
     Admin {
         verb: Verb,
         reply: oneshot::Sender<Result<Answer, Refused>>,
@@ -203,6 +205,13 @@ impl<S: Store> Coordinator<S> {
             Input::StreamEnded(session) => self.end_stream(session),
             Input::Admits { key, reply } => drop(reply.send(self.network.admits(&key))),
             Input::Policy(policy) => self.commit_now(|network, _| network.set_policy(*policy)).await,
+            Input::DerpMap(map) => {
+                let set = |network: &mut Network, _: Now| {
+                    network.set_derp_map(*map);
+                    Vec::new()
+                };
+                self.commit_now(set).await;
+            }
             Input::Admin { verb, reply } => {
                 let answer = self.admin(verb).await;
                 drop(reply.send(answer));

@@ -9,6 +9,7 @@ mod certificate;
 mod config;
 mod coordinator;
 mod http;
+mod regions;
 mod server;
 mod state;
 mod store;

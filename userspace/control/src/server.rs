@@ -14,6 +14,7 @@ use relay::{Denied, Relay};
 use tokio::net::{TcpListener, UdpSocket};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
+use transport::tls::Trust;
 use types::{NodePublic, RegionId};
 use wire::control::{DerpMap, DerpNode, DerpRegion};
 
@@ -22,6 +23,7 @@ use crate::certificate::Certificate;
 use crate::config::{Config, ServerUrl};
 use crate::coordinator::{self, Coordinator, Handle, Input};
 use crate::http::{self, Site};
+use crate::regions::Regions;
 use crate::state::State;
 use crate::store::{SqliteStore, Store};
 
@@ -77,7 +79,12 @@ pub async fn run_until(config: Config, shutdown: impl Future<Output = ()>) -> an
     let socket = socket
         .with_context(|| format!("cannot make the admin socket {} (--socket)", config.socket.display()))?;
 
-    let derp_map = derp_map(&config.url, certificate.pin, stun.local_addr()?.port());
+    let embedded = match config.embedded_relay {
+        true => derp_map(&config.url, certificate.pin, stun.local_addr()?.port()),
+        false => DerpMap { omit_default_regions: true, ..DerpMap::default() },
+    };
+    let regions = Regions { embedded, sources: config.derp_map.clone(), trust: Trust::system(None)? };
+    let derp_map = regions.read().await?;
     let settings = Settings { domain: DOMAIN.to_owned(), derp_map };
     let now = Now { wall: Timestamp::now(), instant: Instant::now() };
     let network = Network::new(records, policy, settings, now);
@@ -98,6 +105,9 @@ pub async fn run_until(config: Config, shutdown: impl Future<Output = ()>) -> an
         let Err(error) = answering.run_stun(stun).await;
         tracing::error!(%error, "STUN is answered no more");
     });
+    if !regions.sources.is_empty() {
+        tasks.spawn(regions.follow(coordinator.clone()));
+    }
     if let Some(path) = config.policy.clone() {
         tasks.spawn(reload_on_hangup(path, coordinator.clone()));
     }

@@ -5,6 +5,7 @@
 pub mod derp;
 mod derp_server;
 pub mod dial;
+pub mod fetch;
 pub mod noise;
 pub mod stream;
 pub mod tls;

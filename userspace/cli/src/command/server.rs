@@ -33,6 +33,12 @@ pub(crate) struct Server {
     /// Policy file (HuJSON); without one everything is allowed.
     #[arg(long, value_name = "FILE")]
     policy: Option<PathBuf>,
+    /// More relays beside this server: a DERP map as a file or URL; may be repeated. Read again every hour and on SIGHUP.
+    #[arg(long, value_name = "FILE|URL")]
+    derp_map: Vec<String>,
+    /// Whether nodes are given this server as a relay [default: true].
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    embedded_relay: Option<bool>,
     /// File with the same settings as these flags (HuJSON); flags win.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -51,6 +57,8 @@ impl Server {
             stun: self.stun,
             tls: self.tls,
             policy: self.policy,
+            derp_map: (!self.derp_map.is_empty()).then_some(self.derp_map),
+            embedded_relay: self.embedded_relay,
             socket,
         };
         let config = Config::try_from(flags.over(file.unwrap_or_default())).map_err(misconfigured)?;

@@ -21,7 +21,7 @@ use hyper::body::Body;
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode, header};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use relay::{HttpStream, Relay, notice_dead_peer};
+use relay::{HttpStream, Relay, Strangers, notice_dead_peer};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -55,6 +55,7 @@ pub(crate) struct Site {
 
 /// Accepts connections until the task is dropped.
 pub(crate) async fn serve(listener: TcpListener, tls: Option<TlsAcceptor>, site: Arc<Site>) {
+    let strangers = Strangers::default();
     loop {
         let (stream, source) = match listener.accept().await {
             Ok(accepted) => accepted,
@@ -68,8 +69,14 @@ pub(crate) async fn serve(listener: TcpListener, tls: Option<TlsAcceptor>, site:
             tracing::debug!(%source, %error, "connection lost at once");
             continue;
         }
+        let Some(stranger) = strangers.admit(source.ip()) else {
+            tracing::debug!(%source, "too many connections of strangers: closed");
+            continue;
+        };
         let (tls, site) = (tls.clone(), site.clone());
         tokio::spawn(async move {
+            // Until the upgrade, which needs a handshake or a login.
+            let _stranger = stranger;
             let ended = match tls {
                 None => connection(stream, source, site).await,
                 Some(tls) => match timeout(STEP_DEADLINE, tls.accept(stream)).await {
