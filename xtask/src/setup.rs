@@ -19,7 +19,7 @@ const PEERS: [&str; 8] =
 const BENCH_PEERS: (&str, [&str; 1]) = ("bench/peers", ["udprelay"]);
 
 /// Program, and the Debian package that brings it.
-const PACKAGES: [(&str, &str); 18] = [
+const PACKAGES: [(&str, &str); 19] = [
     ("cc", "gcc"),
     ("ip", "iproute2"),
     ("nft", "nftables"),
@@ -38,6 +38,7 @@ const PACKAGES: [(&str, &str); 18] = [
     ("modprobe", "kmod"),
     ("dpkg-deb", "dpkg"),
     ("faketime", "faketime"),
+    ("miniupnpd", "miniupnpd-nftables"),
 ];
 
 #[derive(clap::Args)]

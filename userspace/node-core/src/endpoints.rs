@@ -36,6 +36,8 @@ pub struct Endpoint {
 pub(crate) struct Endpoints {
     /// What STUN saw and when it was last seen so.
     seen: BTreeMap<SocketAddr, (EndpointType, Instant)>,
+    /// What the router granted.
+    mapped: Option<SocketAddr>,
     list: Vec<Endpoint>,
     refreshed: Option<Instant>,
 }
@@ -63,6 +65,11 @@ impl Endpoints {
         }
     }
 
+    /// What the router granted, if anything.
+    pub(crate) fn map(&mut self, external: Option<SocketAddr>) {
+        self.mapped = external.filter(|addr| is_candidate(addr.ip()));
+    }
+
     /// Forgets what STUN saw: the network changed.
     pub(crate) fn forget(&mut self) {
         self.seen.clear();
@@ -80,8 +87,10 @@ impl Endpoints {
             *count += 1;
             *count <= MAX_PER_ADDRESS
         });
-        let mut list: Vec<Endpoint> =
-            seen.into_iter().map(|(_, addr, kind)| Endpoint { addr, kind }).collect();
+        let mapped = self.mapped.map(|addr| Endpoint { addr, kind: EndpointType::PORTMAPPED });
+        let seen = seen.into_iter().filter(|(_, addr, _)| Some(*addr) != self.mapped);
+        let seen = seen.map(|(_, addr, kind)| Endpoint { addr, kind });
+        let mut list: Vec<Endpoint> = mapped.into_iter().chain(seen).collect();
         for ip in underlay.addresses.iter().map(IpNet::addr).filter(|ip| is_candidate(*ip)) {
             let addr = SocketAddr::new(ip, port);
             if !list.iter().any(|endpoint| endpoint.addr == addr) {
@@ -151,6 +160,21 @@ mod tests {
         assert_eq!(texts(&endpoints), ["203.0.113.1:6"]);
         assert!(endpoints.is_fresh(later + Duration::from_secs(26)));
         assert!(!endpoints.is_fresh(later + FRESH));
+    }
+
+    #[test]
+    fn what_the_router_mapped_comes_first_and_is_listed_once() {
+        let now = Instant::now();
+        let mut endpoints = Endpoints::default();
+        let report = Report { global_v4: "203.0.113.1:41641".parse().ok(), ..Report::default() };
+        endpoints.note(&report, PORT, now);
+        endpoints.map("203.0.113.1:41641".parse().ok());
+        assert!(endpoints.refresh(&underlay(&["192.168.1.5/24"]), PORT, now));
+        assert_eq!(texts(&endpoints), ["203.0.113.1:41641", "192.168.1.5:41641"]);
+        assert_eq!(endpoints.list()[0].kind, EndpointType::PORTMAPPED);
+        endpoints.map("0.0.0.0:41641".parse().ok());
+        assert!(endpoints.refresh(&underlay(&[]), PORT, now), "a router without an address of its own");
+        assert_eq!(endpoints.list()[0].kind, EndpointType::STUN);
     }
 
     #[test]

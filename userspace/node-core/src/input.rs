@@ -64,6 +64,19 @@ impl Default for Prefs {
     }
 }
 
+/// What this machine's router offers and has granted. `None` flags: it was not asked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PortMapping {
+    /// Where the outside reaches WireGuard's port.
+    pub external: Option<SocketAddr>,
+    /// The router speaks UPnP.
+    pub upnp: Option<bool>,
+    /// The router speaks NAT-PMP.
+    pub nat_pmp: Option<bool>,
+    /// The router speaks PCP.
+    pub pcp: Option<bool>,
+}
+
 /// One peer of the WireGuard device as a dump shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ObservedPeer {

@@ -6,7 +6,6 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use types::{DiscoPublic, NodePublic, RegionId};
-use wire::control::PingRequest;
 
 use crate::endpoints::Endpoint;
 use crate::path::Path;
@@ -107,6 +106,8 @@ pub enum Event {
     /// What netcheck found changed: report [`crate::Node::net_info`] to control. The home region, if any, is connected
     /// by an [`Event::ConnectDerp`] of its own.
     NetInfoChanged,
+    /// A netcheck is over: [`crate::Node::report`] is new.
+    NetcheckEnded,
     /// Open and keep a connection to this region; `home` says whether to declare it preferred.
     ConnectDerp {
         /// Which.
@@ -133,8 +134,6 @@ pub enum Event {
     BadMap(String),
     /// Our own node key has expired: log in again.
     KeyExpired,
-    /// Control asks for a ping; the answer goes to the URL inside.
-    PingRequest(Box<PingRequest>),
     /// A peer that may do so asks our relay for a place. Answer with [`crate::Node::answer_allocation`], or not at all.
     AllocateRelay {
         /// Who asks.

@@ -16,16 +16,19 @@ pub(crate) enum Family {
 
 /// What a run found.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct Report {
-    pub(crate) latency_v4: BTreeMap<RegionId, Duration>,
-    pub(crate) latency_v6: BTreeMap<RegionId, Duration>,
-    /// The first answer's address.
-    pub(crate) global_v4: Option<SocketAddr>,
-    pub(crate) global_v6: Option<SocketAddr>,
+pub struct Report {
+    /// Best round trip by region over IPv4.
+    pub latency_v4: BTreeMap<RegionId, Duration>,
+    /// Best round trip by region over IPv6.
+    pub latency_v6: BTreeMap<RegionId, Duration>,
+    /// The first answer's IPv4 address.
+    pub global_v4: Option<SocketAddr>,
+    /// The first answer's IPv6 address.
+    pub global_v6: Option<SocketAddr>,
     /// How often each address was seen.
-    pub(crate) seen: BTreeMap<SocketAddr, usize>,
+    pub seen: BTreeMap<SocketAddr, usize>,
     /// Whether two servers saw different IPv4 mappings; unknown with less than two answers.
-    pub(crate) mapping_varies: Option<bool>,
+    pub mapping_varies: Option<bool>,
 }
 
 impl Report {

@@ -14,6 +14,8 @@ pub(crate) enum Chore {
     Reapply,
     /// Look whether our firewall table is still there.
     CheckFirewall,
+    /// Look whether the machine's own firewall lets WireGuard in.
+    LookAtFirewall,
     /// Control does not confirm the logout: log out without it.
     LogoutUnheard,
 }
@@ -26,6 +28,7 @@ impl Chore {
             Self::ReadUnderlay => Duration::from_millis(100),
             Self::Reapply => Duration::from_secs(2),
             Self::CheckFirewall => Duration::from_secs(30),
+            Self::LookAtFirewall => Duration::from_secs(10),
             Self::LogoutUnheard => Duration::from_secs(5),
         }
     }

@@ -61,6 +61,8 @@ pub struct Config {
     pub rule_priority: u32,
     /// XDP or TC on the underlay's devices.
     pub steer: Steer,
+    /// Ask the router that the port be reachable from outside.
+    pub port_mapping: bool,
     /// A declarative configuration in Tailscale's `version: alpha0` format; it fills the preferences at start.
     pub config_file: Option<PathBuf>,
 }
@@ -77,6 +79,7 @@ impl Default for Config {
             table: DEFAULT_TABLE,
             rule_priority: DEFAULT_RULE_PRIORITY,
             steer: Steer::Auto,
+            port_mapping: true,
             config_file: None,
         }
     }

@@ -27,9 +27,12 @@ use crate::kernel::{Command, Plane};
 use crate::local_api::{Refusal, Reply};
 use crate::login::Login;
 use crate::metrics::Traffic;
+use crate::netcheck::Netcheck;
+use crate::portmap::Portmap;
 use crate::sockets::{Datagram, FromKernel, Loopback, RawSender};
 use crate::state::State;
 use crate::store::{Store, write_atomically};
+use crate::systemd::Systemd;
 use crate::underlay::Snapshot;
 use crate::{Config, Error, derp, local_api, peer_relay};
 
@@ -87,6 +90,9 @@ pub(crate) struct Daemon {
     /// Requests that are answered when the data plane is gone.
     pub(crate) waiting_for_down: Vec<Waiting>,
     pub(crate) chores: Chores,
+    pub(crate) portmap: Portmap,
+    pub(crate) systemd: Systemd,
+    pub(crate) netcheck: Netcheck,
 }
 
 impl Daemon {
@@ -136,14 +142,18 @@ impl Daemon {
             Event::SetEndpoint { peer, endpoint } => self.order(Command::Endpoint(peer, endpoint)),
             Event::ObserveKernel => self.order(Command::Observe),
             Event::EndpointsChanged(_) | Event::NetInfoChanged => self.report_to_control(),
+            Event::NetcheckEnded => self.netcheck_ended(),
             Event::ConnectDerp { region, home } => self.connect_region(region, home),
             Event::CloseDerp(region) => drop(self.regions.remove(&region)),
             Event::Resolve(host) => self.resolve(host),
             Event::PathChanged { peer, via } => tracing::info!(%peer, ?via, "the path to a peer changed"),
-            Event::HealthChanged => self.tell_health(),
             Event::NetmapChanged => {
                 self.follow_netmap(now);
                 self.follow_relay();
+            }
+            Event::HealthChanged => {
+                self.suspect_firewall(now);
+                self.tell_health();
             }
             Event::BadMap(what) => {
                 if self.health.set(code::MAP, format!("A part of the network map cannot be used: {what}")) {
@@ -151,9 +161,6 @@ impl Daemon {
                 }
             }
             Event::KeyExpired => self.key_expired(),
-            Event::PingRequest(request) => {
-                tracing::info!(types = request.types, "control asks for a ping this node does not offer");
-            }
             Event::AllocateRelay { peer, disco, clients, generation } => {
                 self.allocate(peer_relay::Request { peer, disco, clients, generation });
             }
@@ -247,6 +254,7 @@ impl Daemon {
                         self.chores.ask(Chore::CheckFirewall, now);
                     }
                 }
+                Chore::LookAtFirewall => self.look_at_firewall(),
                 Chore::LogoutUnheard => self.logged_out(now),
             }
         }
@@ -290,8 +298,9 @@ impl Daemon {
     ///
     /// # Errors
     /// None today; the loop returns what it returns.
-    pub(crate) fn stop(&mut self, why: &str) -> Result<(), Error> {
+    pub(crate) async fn stop(&mut self, why: &str) -> Result<(), Error> {
         tracing::info!(why, version = local_api::VERSION, "the node stops; its data plane stays");
+        self.systemd.stopping();
         if self.chores.cancel(Chore::SaveNetmap)
             && let Some(map) = self.node.cached_map()
             && let Ok(bytes) = serde_json::to_vec(&map)
@@ -300,6 +309,7 @@ impl Daemon {
             _ = write_atomically(&self.store.netmap_file(), &bytes);
         }
         _ = std::fs::remove_file(&self.config.socket);
+        self.portmap.release().await;
         Ok(())
     }
 }

@@ -18,7 +18,7 @@ use crate::daemon::Daemon;
 use crate::local_api::Request;
 use crate::sockets::{Controller, Datagram, FromKernel, Loopback};
 use crate::underlay::Snapshot;
-use crate::{Error, control, derp, kernel, peer_relay};
+use crate::{Error, control, derp, firewall, kernel, peer_relay, portmap};
 
 /// Everything that can happen to the daemon.
 pub(crate) enum Input {
@@ -40,10 +40,18 @@ pub(crate) enum Input {
     Request(Box<Request>),
     /// The peer relay has something to say.
     Relay(peer_relay::Event),
+    /// The router was asked for a port mapping.
+    Portmap(portmap::Report),
+    /// Whether a captive portal stands before the Internet; unknown where nobody could be asked.
+    Portal(Option<bool>),
+    /// What of the machine's own firewall drops WireGuard, if anything does.
+    HostFirewall(Option<(firewall::Packet, firewall::Blocked)>),
     /// A name was looked up.
     Resolved(String, Vec<IpAddr>),
     /// A deadline passed.
     Timer,
+    /// The supervisor wants to hear from us.
+    Watchdog,
     /// The daemon shall end; why.
     Stop(&'static str),
 }
@@ -60,6 +68,8 @@ pub(crate) struct Sources {
     pub(crate) loopback: Arc<Loopback>,
     /// Changes of the kernel's network.
     pub(crate) netlink: Watch,
+    /// Ticks as often as the supervisor wants to hear from us.
+    pub(crate) watchdog: Option<tokio::time::Interval>,
     /// SIGTERM.
     pub(crate) terminate: Signal,
     /// SIGINT.
@@ -75,7 +85,14 @@ impl Sources {
                 None => std::future::pending().await,
             }
         };
+        let watchdog = async {
+            match &mut self.watchdog {
+                Some(interval) => interval.tick().await,
+                None => std::future::pending().await,
+            }
+        };
         Ok(tokio::select! {
+            _ = watchdog => Input::Watchdog,
             Some(input) = self.tasks.recv() => input,
             Some(request) = self.requests.recv() => Input::Request(Box::new(request)),
             batch = self.controller.receive() => Input::Datagrams(batch.map_err(lost("the DISCO socket"))?),
@@ -115,16 +132,20 @@ pub(crate) async fn run(mut daemon: Daemon, mut sources: Sources) -> Result<(), 
                 Request::Shutdown { reply } => {
                     _ = reply.send(());
                     daemon.save_relay().await;
-                    return daemon.stop("a request to shut down");
+                    return daemon.stop("a request to shut down").await;
                 }
                 request => daemon.on_request(request, now),
             },
             Input::Relay(event) => daemon.on_relay(event, now),
+            Input::Portmap(report) => daemon.on_portmap(report, now),
+            Input::Portal(found) => daemon.on_portal(found),
+            Input::HostFirewall(found) => daemon.on_host_firewall(found.as_ref(), now),
             Input::Resolved(host, addresses) => daemon.on_resolved(&host, &addresses, now),
+            Input::Watchdog => daemon.systemd.alive(),
             Input::Timer => daemon.on_timer(now),
             Input::Stop(why) => {
                 daemon.save_relay().await;
-                return daemon.stop(why);
+                return daemon.stop(why).await;
             }
         }
         daemon.drain(now);

@@ -18,6 +18,8 @@ pub(crate) mod code {
     pub(crate) const KERNEL: &str = "router";
     /// Our table of nftables, or forwarding.
     pub(crate) const FIREWALL: &str = "firewall";
+    /// The machine's own firewall drops WireGuard.
+    pub(crate) const HOST_FIREWALL: &str = "host-firewall";
     /// The state file cannot be written.
     pub(crate) const STATE: &str = "state-store";
     /// The state file was torn and the one before is in use; stands until the next start, because writing mends only the file.

@@ -35,6 +35,7 @@ impl Daemon {
         self.node = Node::new(self.core_config(), clock, random());
         self.node.handle_underlay(self.underlay.underlay.clone(), now);
         self.node.handle_prefs(core_prefs(&self.state.prefs), now);
+        self.tell_port_mapping(now);
     }
 
     /// The configuration of the core.

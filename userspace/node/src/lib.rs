@@ -28,6 +28,7 @@ mod derp;
 mod device;
 mod error;
 mod event_loop;
+mod firewall;
 mod health;
 mod hostinfo;
 mod identity;
@@ -35,10 +36,12 @@ mod kernel;
 pub mod local_api;
 mod login;
 mod metrics;
+mod netcheck;
 mod paths;
 mod peer_relay;
 mod pings;
 mod plane;
+mod portmap;
 mod queue;
 mod requests;
 mod router;
@@ -47,6 +50,7 @@ mod sockets;
 mod start;
 mod state;
 mod store;
+mod systemd;
 mod underlay;
 
 pub use config::{

@@ -201,6 +201,7 @@ impl Daemon {
             }
             control::Event::KeyExpired => self.key_expired(),
             control::Event::Map(map) => self.take_map(*map, now),
+            control::Event::Ping { ip, kind, reply } => self.ping(ip, kind, 0, reply, now),
             control::Event::LoggedOut => self.logged_out(now),
             control::Event::ClockOff(seconds) => {
                 let text =
@@ -282,9 +283,14 @@ impl Daemon {
     /// Our node key is of no use any more: only a new login helps.
     pub(crate) fn key_expired(&mut self) {
         self.login.expired = true;
+        // The configuration's key is there for logins nobody attends to.
+        if self.login.auth_key.is_none() {
+            self.login.auth_key = self.config_file.as_ref().and_then(|file| file.auth_key.clone());
+        }
         // A login with a key at hand goes on by itself, with a new node key.
         if self.login.auth_key.is_some() {
             self.rotate_key();
+            self.login.attempt = Attempt::Alone;
             self.connect();
         }
     }

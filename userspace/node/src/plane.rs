@@ -5,6 +5,7 @@
 use std::time::Instant;
 
 use dataplane::Steering;
+use node_core::PortMapping;
 use wire::local::Notify;
 
 use crate::chores::Chore;
@@ -15,7 +16,7 @@ use crate::kernel::{Command, Plane, Report};
 use crate::local_api::Refusal;
 use crate::sockets::tunnel;
 use crate::underlay::{self, Snapshot};
-use crate::{Error, device};
+use crate::{Error, device, firewall, portmap};
 
 impl Daemon {
     /// Hands the wanted state to the kernel's writer.
@@ -112,7 +113,85 @@ impl Daemon {
             self.tsmp =
                 plane.as_ref().map(|_| Task(tokio::spawn(async move { tunnel::answer_tsmp(&device).await })));
         }
+        let came = self.plane.is_none() && plane.is_some();
         self.plane = plane;
+        if came {
+            self.look_at_firewall();
+        }
+        self.follow_router();
+    }
+
+    /// A port mapping is wanted as long as there is a tunnel to be reached.
+    fn follow_router(&mut self) {
+        let port = self.port();
+        let router = self.underlay.router.filter(|_| self.plane.is_some());
+        self.portmap.want(router.and_then(|(gateway, local)| portmap::Wanted::new(gateway, local, port)));
+    }
+
+    /// The router was asked for a port mapping.
+    pub(crate) fn on_portmap(&mut self, report: portmap::Report, now: Instant) {
+        self.portmap.report = report;
+        self.tell_port_mapping(now);
+    }
+
+    /// Tells the core what the router granted.
+    pub(crate) fn tell_port_mapping(&mut self, now: Instant) {
+        let report = self.portmap.report;
+        let asked = |offered: bool| report.asked.then_some(offered);
+        let mapping = PortMapping {
+            external: report.external.map(Into::into),
+            upnp: asked(report.upnp),
+            nat_pmp: asked(report.nat_pmp),
+            pcp: asked(report.pcp),
+        };
+        self.node.handle_port_mapping(mapping, now);
+    }
+
+    /// Reads the machine's own firewall, in the background: would it let a new peer's packet in?
+    pub(crate) fn look_at_firewall(&self) {
+        if self.plane.is_none() {
+            return;
+        }
+        let port = self.port();
+        let outside = self.underlay.outside();
+        let packets = outside.map(|(device, ipv6)| firewall::Packet { device, ipv6, port }).collect();
+        let inputs = self.inputs.clone();
+        tokio::spawn(async move {
+            let found = firewall::look(packets).await;
+            // A loop that has ended needs no answer.
+            _ = inputs.send(Input::HostFirewall(found)).await;
+        });
+    }
+
+    /// DISCO gets through and WireGuard does not: perhaps by our own machine's doing.
+    pub(crate) fn suspect_firewall(&mut self, now: Instant) {
+        if self.is_wireguard_blocked() {
+            self.chores.ask(Chore::LookAtFirewall, now);
+        }
+    }
+
+    fn is_wireguard_blocked(&self) -> bool {
+        self.node.health().iter().any(|warning| warning.code == "wireguard-blocked")
+    }
+
+    /// The machine's own firewall was read. It is read again as long as anything is wrong.
+    pub(crate) fn on_host_firewall(
+        &mut self,
+        found: Option<&(firewall::Packet, firewall::Blocked)>,
+        now: Instant,
+    ) {
+        let changed = match found {
+            Some((packet, blocked)) => {
+                self.health.set(code::HOST_FIREWALL, firewall::sentence(packet, blocked))
+            }
+            None => self.health.clear(code::HOST_FIREWALL),
+        };
+        if changed {
+            self.tell_health();
+        }
+        if found.is_some() || self.is_wireguard_blocked() {
+            self.chores.ask(Chore::LookAtFirewall, now);
+        }
     }
 
     /// The programs are there: sends what waited for them.
@@ -157,6 +236,7 @@ impl Daemon {
         }
         self.underlay = snapshot;
         self.tell_relay();
+        self.follow_router();
     }
 
     /// Reads the underlay, in the background.

@@ -11,10 +11,10 @@ use dataplane::{Steering, TraceReader};
 use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot};
 use types::NodePublic;
-use wire::control::{EndpointType, Time};
+use wire::control::Time;
 use wire::local::{
-    DataPlane, DropCount, LoginProfile, Netcheck, NetworkProfile, PeerRelaySessions, PeerStatus, Status,
-    SteeredDevice, TraceLine,
+    DataPlane, DropCount, LoginProfile, NetworkProfile, PeerRelaySessions, PeerStatus, Status, SteeredDevice,
+    TraceLine,
 };
 
 use crate::daemon::Daemon;
@@ -84,10 +84,10 @@ impl Daemon {
                 servers.sort_unstable();
                 _ = reply.send(servers);
             }
-            Request::Netcheck { reply } => _ = reply.send(self.netcheck()),
             Request::Paths { peer, reply } => {
                 _ = reply.send(paths::report(&self.node, peer, &self.underlay.devices, now));
             }
+            Request::Netcheck { reply } => self.begin_netcheck(reply, now),
             Request::Trace { peer, drops, reply } => self.trace(peer, drops, reply),
             Request::ReloadConfig { reply } => {
                 let response = self.reload_config(now);
@@ -212,32 +212,6 @@ impl Daemon {
             control_url: self.state.login_server.clone(),
             ..LoginProfile::default()
         }
-    }
-
-    fn netcheck(&self) -> Result<Netcheck, Refusal> {
-        if self.node.self_node().is_none() {
-            let why = "no DERP map yet: join a network with `underpass up` first".to_owned();
-            return Err(Refusal::NotNow(why));
-        }
-        let info = self.node.net_info();
-        let [global_v4, global_v6] = self.node.global_addresses();
-        let seen = |kind: fn(&std::net::SocketAddr) -> bool| {
-            let stun = self.node.endpoints().iter().filter(|endpoint| endpoint.kind == EndpointType::STUN);
-            stun.map(|endpoint| endpoint.addr).find(kind)
-        };
-        let latencies = self.node.region_latencies();
-        let nanos = |wait: Duration| i64::try_from(wait.as_nanos()).unwrap_or(i64::MAX);
-        Ok(Netcheck {
-            now: Time::from(Timestamp::now()),
-            udp: info.working_udp == Some(true),
-            ipv4: global_v4.is_some(),
-            ipv6: global_v6.is_some(),
-            mapping_varies_by_dest_ip: info.mapping_varies_by_dest_ip,
-            preferred_derp: info.preferred_derp,
-            region_latency: latencies.into_iter().map(|(region, latency)| (region, nanos(latency))).collect(),
-            global_v4: global_v4.or_else(|| seen(std::net::SocketAddr::is_ipv4)),
-            global_v6: global_v6.or_else(|| seen(std::net::SocketAddr::is_ipv6)),
-        })
     }
 
     fn trace(

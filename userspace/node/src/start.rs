@@ -28,9 +28,12 @@ use crate::kernel::{self, Command};
 use crate::local_api::{self, BUS_CAPACITY};
 use crate::login::{Attempt, Login};
 use crate::metrics::Traffic;
+use crate::netcheck::Netcheck;
+use crate::portmap::Portmap;
 use crate::sockets::{Controller, Loopback, RawSender};
 use crate::state::State;
 use crate::store::Store;
+use crate::systemd::Systemd;
 use crate::underlay::{self, Snapshot};
 use crate::{Config, Error, derp, device, random};
 
@@ -77,9 +80,12 @@ pub(crate) async fn run(config: Config) -> Result<(), Error> {
     let (requester, requests) = mpsc::channel(REQUESTS);
     tokio::spawn(local_api::serve(listener, requester));
     daemon.begin().await;
+    daemon.systemd.ready();
+    let watchdog = daemon.systemd.interval().map(tokio::time::interval);
     let on = |kind| signal(kind).map_err(|error| Error::system("waiting for signals", error));
     let (terminate, interrupt) = (on(SignalKind::terminate())?, on(SignalKind::interrupt())?);
-    let sources = Sources { tasks, requests, controller, loopback, netlink: watch, terminate, interrupt };
+    let sources =
+        Sources { tasks, requests, controller, loopback, netlink: watch, watchdog, terminate, interrupt };
     event_loop::run(daemon, sources).await
 }
 
@@ -121,6 +127,7 @@ impl Assembly {
             switched: state.forwarding.clone(),
         };
         let kernel = kernel::start(options, inputs.clone())?;
+        let portmap_inputs = inputs.clone();
         let clock = Clock { now: Instant::now(), wall: SystemTime::now() };
         let login = Login::with_key(config_file.as_ref().and_then(|file| file.auth_key.clone()));
         Ok(Daemon {
@@ -149,6 +156,9 @@ impl Assembly {
             pings: BTreeMap::new(),
             waiting_for_down: Vec::new(),
             chores: Chores::default(),
+            portmap: Portmap::new(config.port_mapping, portmap_inputs),
+            netcheck: Netcheck::default(),
+            systemd: Systemd::from_env(),
             config,
             config_file,
             store,

@@ -4,9 +4,11 @@
 //! default routes, and the devices at which DISCO may arrive and `steer` must wait. Deliberately not here: watching
 //! (`event_loop` does, and waits a moment so that a storm of changes is one).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr};
 
 use dataplane::Device;
+use ipnet::{IpNet, Ipv4Net};
 use netlink::{Address, Event, Handle, Kind, Link, Route, RouteKind};
 use node_core::{Hop, Underlay, Uplink};
 
@@ -23,6 +25,26 @@ pub(crate) struct Snapshot {
     pub(crate) underlay: Underlay,
     /// Devices with addresses on which peers' packets may arrive, by index.
     pub(crate) devices: BTreeMap<u32, Device>,
+    /// The router of the best IPv4 default route, and our address on the way there.
+    pub(crate) router: Option<(Ipv4Addr, Ipv4Addr)>,
+}
+
+impl Snapshot {
+    /// By which devices and families strangers come in: those of default routes, else all.
+    pub(crate) fn outside(&self) -> impl Iterator<Item = (String, bool)> + '_ {
+        let is_default = |net: &IpNet| net.prefix_len() == 0;
+        let defaults: BTreeSet<(u32, bool)> = self
+            .underlay
+            .routes
+            .iter()
+            .filter(|(net, _)| is_default(net))
+            .flat_map(|(net, hops)| hops.iter().map(|hop| (hop.uplink.0, net.addr().is_ipv6())))
+            .collect();
+        let has_default = !defaults.is_empty();
+        let all = self.devices.keys().map(|device| (*device, false)).filter(move |_| !has_default);
+        let found = defaults.into_iter().chain(all);
+        found.filter_map(|(device, ipv6)| Some((self.devices.get(&device)?.name.clone(), ipv6)))
+    }
 }
 
 /// Reads the underlay of this namespace, leaving out the overlay device `own`.
@@ -58,6 +80,7 @@ fn snapshot(links: &[Link], addresses: &[Address], routes: &[Route], own: &str) 
         let hop = Hop { metric, uplink: Uplink(index), gateway: route.gateway };
         snapshot.underlay.routes.entry(route.destination).or_default().insert(hop);
     }
+    snapshot.router = router(&snapshot.underlay, addresses);
     snapshot
 }
 
@@ -72,6 +95,20 @@ fn device(link: &Link, links: &[Link]) -> Device {
         mtu: link.mtu,
         xdp: link.xdp,
     }
+}
+
+/// Whom to ask for a port mapping, and as whom.
+fn router(underlay: &Underlay, addresses: &[Address]) -> Option<(Ipv4Addr, Ipv4Addr)> {
+    let hops = underlay.routes.get(&IpNet::V4(Ipv4Net::default()))?;
+    hops.iter().find_map(|hop| {
+        let IpAddr::V4(gateway) = hop.gateway? else { return None };
+        let on_link =
+            |address: &&Address| address.link == hop.uplink.0 && address.net.contains(&IpAddr::V4(gateway));
+        match addresses.iter().find(on_link)?.net.addr() {
+            IpAddr::V4(local) => Some((gateway, local)),
+            IpAddr::V6(_) => None,
+        }
+    })
 }
 
 /// A device that can carry encrypted packets: not loopback, not a tunnel (it would carry them into itself).
@@ -92,8 +129,6 @@ pub(crate) fn concerns(event: &Event, own_link: Option<u32>) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use ipnet::IpNet;
-
     use super::*;
 
     fn link(index: u32, name: &str, kind: Kind, up: bool) -> Link {

@@ -29,33 +29,69 @@ impl NetcheckArgs {
     }
 }
 
+/// The lines of the stock command, so that scripts and eyes find what they know.
 fn human(report: &Netcheck, map: Option<&DerpMap>) -> String {
-    let address = |seen: bool, addr: Option<std::net::SocketAddr>| match (seen, addr) {
-        (_, Some(addr)) => format!("yes, {addr}"),
-        (true, None) => "yes, address unknown".into(),
-        (false, None) => "no".into(),
+    let mut text = String::from("\nReport:\n");
+    let mut line = |name: &str, value: &str| {
+        let _ = writeln!(text, "\t* {name}: {value}");
     };
-    let varies = report.mapping_varies_by_dest_ip.map_or("unknown".into(), |varies| varies.to_string());
-    let mut text = format!(
-        "Report:\n  UDP: {}\n  IPv4: {}\n  IPv6: {}\n  Mapping varies by destination: {varies}\n",
-        report.udp,
-        address(report.ipv4, report.global_v4),
-        address(report.ipv6, report.global_v6),
-    );
-    let name = |id| {
-        let region = map.and_then(|map| map.present().find(|(found, _)| *found == id));
-        region.map_or_else(|| format!("region {id}"), |(_, region)| region.region_name.clone())
+    line("Time", &report.now.to_string());
+    line("UDP", &report.udp.to_string());
+    let seen = |addr: std::net::SocketAddr| format!("yes, {addr}");
+    line("IPv4", &report.global_v4.map_or("(no addr found)".into(), seen));
+    let no_v6 = match (report.ipv6, report.os_has_ipv6) {
+        (true, _) => "(no addr found)",
+        (false, true) => "no, but OS has support",
+        (false, false) => "no, unavailable in OS",
     };
-    if report.preferred_derp.is_zero() {
-        text += "  Nearest DERP: unknown (no answer to probes)\n";
-    } else {
-        let _ = writeln!(text, "  Nearest DERP: {}", name(report.preferred_derp));
+    line("IPv6", &report.global_v6.map_or(no_v6.into(), seen));
+    let known = |value: Option<bool>| value.map_or("unknown".into(), |value| value.to_string());
+    line("MappingVariesByDestIP", &known(report.mapping_varies_by_dest_ip));
+    line("PortMapping", &port_mapping(report));
+    if report.captive_portal.is_some() {
+        line("CaptivePortal", &known(report.captive_portal));
     }
-    for (&id, &nanos) in &report.region_latency {
+    if !report.firewall_mode.is_empty() {
+        line("Firewall", &report.firewall_mode);
+    }
+    let region = |id| map.and_then(|map| map.present().find(|(found, _)| *found == id));
+    let name = |id| region(id).map_or(format!("region {id}"), |(_, region)| region.region_name.clone());
+    if report.region_latency.is_empty() {
+        line("Nearest DERP", "unknown (no response to latency probes)");
+        return text;
+    }
+    let nearest = if report.preferred_derp.is_zero() { "[none]".into() } else { name(report.preferred_derp) };
+    line("Nearest DERP", &nearest);
+    line("DERP latency", "");
+    let mut by_latency: Vec<_> = report.region_latency.iter().collect();
+    by_latency.sort_by_key(|(id, latency)| (**latency, **id));
+    for (&id, &nanos) in by_latency {
         let latency = Duration::from_nanos(nanos.unsigned_abs());
-        let _ = writeln!(text, "    {:.1}ms  {}", latency.as_secs_f64() * 1e3, name(id));
+        let latency = format!("{:.1}ms", latency.as_secs_f64() * 1e3);
+        let code = region(id).map(|(_, region)| region.region_code.clone()).unwrap_or_default();
+        let _ = writeln!(text, "\t\t- {code:>3}: {latency:<7} ({})", name(id));
+    }
+    for (id, region) in map.into_iter().flat_map(DerpMap::present) {
+        if !report.region_latency.contains_key(&id) {
+            let _ = writeln!(text, "\t\t- {:>3}: {:<7} ({})", region.region_code, "", region.region_name);
+        }
     }
     text
+}
+
+/// What the router speaks, and what it granted.
+fn port_mapping(report: &Netcheck) -> String {
+    let Netcheck { upnp, pmp, pcp, .. } = report;
+    if [upnp, pmp, pcp].iter().all(|offered| offered.is_none()) {
+        return "not checked".into();
+    }
+    let offered = [("UPnP", upnp), ("NAT-PMP", pmp), ("PCP", pcp)];
+    let names: Vec<_> =
+        offered.iter().filter(|(_, offered)| **offered == Some(true)).map(|(name, _)| *name).collect();
+    match report.port_mapped {
+        Some(external) => format!("{} ({external})", names.join(", ")),
+        None => names.join(", "),
+    }
 }
 
 #[cfg(test)]
@@ -65,18 +101,38 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_unknown_is_said_to_be() {
+    fn the_lines_are_the_stock_commands() {
         let text = human(&Netcheck::default(), None);
-        assert!(text.contains("IPv4: no\n") && text.contains("Nearest DERP: unknown"), "{text}");
+        for line in [
+            "* UDP: false\n",
+            "* IPv4: (no addr found)\n",
+            "* IPv6: no, unavailable in OS\n",
+            "* MappingVariesByDestIP: unknown\n",
+            "* PortMapping: not checked\n",
+            "* Nearest DERP: unknown (no response to latency probes)\n",
+        ] {
+            assert!(text.contains(&format!("\t{line}")), "{line} in {text}");
+        }
         let report = Netcheck {
             udp: true,
             ipv4: true,
             global_v4: Some("203.0.113.7:41641".parse().unwrap()),
+            upnp: Some(true),
+            pmp: Some(false),
+            pcp: Some(true),
+            port_mapped: Some("203.0.113.7:41641".parse().unwrap()),
             preferred_derp: RegionId(900),
-            region_latency: [(RegionId(900), 1_500_000)].into(),
+            region_latency: [(RegionId(900), 1_540_000)].into(),
             ..Netcheck::default()
         };
         let text = human(&report, None);
-        assert!(text.contains("yes, 203.0.113.7:41641") && text.contains("1.5ms  region 900"), "{text}");
+        for line in [
+            "\t* IPv4: yes, 203.0.113.7:41641\n",
+            "\t* PortMapping: UPnP, PCP (203.0.113.7:41641)\n",
+            "\t* Nearest DERP: region 900\n",
+            "\t\t-    : 1.5ms   (region 900)\n",
+        ] {
+            assert!(text.contains(line), "{line} in {text}");
+        }
     }
 }

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use anyhow::Context;
-use clap::Args;
+use clap::{ArgAction, Args};
 use node::{
     Config, DEFAULT_DEVICE, DEFAULT_PORT, DEFAULT_RULE_PRIORITY, DEFAULT_TABLE, Steer, WireguardMode,
 };
@@ -45,6 +45,11 @@ pub(crate) struct NodeArgs {
     /// Priority of the first of our routing rules.
     #[arg(long, value_name = "NUMBER", default_value_t = DEFAULT_RULE_PRIORITY)]
     rule_priority: u32,
+    /// Ask the router for a port that is reachable from outside, by PCP, NAT-PMP or UPnP [env: TS_DISABLE_PORTMAPPER=true
+    /// switches it off, too].
+    #[arg(long, value_name = "BOOL", default_value_t = true, action = ArgAction::Set)]
+    #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    port_mapping: bool,
     /// Settings from a file in Tailscale's format (HuJSON, "version": "alpha0").
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -66,6 +71,7 @@ impl NodeArgs {
             steer: self.steer,
             table: self.table,
             rule_priority: self.rule_priority,
+            port_mapping: self.port_mapping && !is_set("TS_DISABLE_PORTMAPPER"),
             config_file: self.config,
         };
         // One thread: the kernel moves the packets, and what is left is one event loop.
@@ -74,4 +80,10 @@ impl NodeArgs {
             .block_on(node::run(config))
             .map_err(|error| DaemonFailed { code: error.exit_code(), message: error.to_string() }.into())
     }
+}
+
+/// Whether a switch of Tailscale's is on in the environment (`envknob.Bool`).
+fn is_set(name: &str) -> bool {
+    std::env::var(name)
+        .is_ok_and(|value| matches!(value.as_str(), "1" | "t" | "T" | "true" | "TRUE" | "True"))
 }

@@ -9,6 +9,7 @@ use relay::{Config, MeshError, MeshPeer, Rate};
 use tokio::runtime::Builder;
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::exit::DaemonFailed;
 use crate::logging::Verbosity;
 
 /// `underpass relay`
@@ -28,7 +29,7 @@ pub(crate) struct Relay {
     #[arg(long, value_name = "off|CERT,KEY", value_parser = parse_tls)]
     tls: Tls,
     /// URL that is asked whom to admit, such as https://vpn.example.com/verify. While it cannot be asked, nobody is.
-    #[arg(long, value_name = "URL", required_if_eq("verify_clients", "true"))]
+    #[arg(long, value_name = "URL")]
     verify_url: Option<String>,
     /// Admit only whom the URL allows; without, every node of every network may use this relay.
     #[arg(long, value_name = "BOOL", default_value_t = true, action = ArgAction::Set)]
@@ -97,18 +98,15 @@ fn parse_tls(text: &str) -> Result<Tls, String> {
 impl Relay {
     pub(crate) fn run(self) -> anyhow::Result<()> {
         self.verbosity.start();
-        let rate = (self.client_rate > 0)
-            .then_some(Rate { per_second: self.client_rate, burst: self.client_burst });
+        let rate =
+            (self.client_rate > 0).then_some(Rate { per_second: self.client_rate, burst: self.client_burst });
         let options = Options {
             listen: self.listen,
             stun: self.stun.0,
             metrics: self.metrics,
             tls: self.tls.0,
             state: self.state,
-            admit: match self.verify_url {
-                Some(url) if self.verify_clients => Admit::Verified(url),
-                _ => Admit::Everyone,
-            },
+            admit: admit(self.verify_url, self.verify_clients)?,
             mesh: self.mesh.read()?,
             relay: Config { rate, ..Config::default() },
         };
@@ -123,6 +121,20 @@ impl Relay {
             })
             .await
         })
+    }
+}
+
+/// Nobody is admitted unasked, but by an explicit word.
+fn admit(url: Option<String>, verify: bool) -> Result<Admit, DaemonFailed> {
+    match (verify, url) {
+        (true, Some(url)) => Ok(Admit::Verified(url)),
+        (false, _) => Ok(Admit::Everyone),
+        (true, None) => Err(DaemonFailed {
+            message: "nobody says who may use this relay: give --verify-url URL (a coordination server's /verify), or \
+                      --verify-clients=false to let in every node of every network"
+                .into(),
+            code: 2,
+        }),
     }
 }
 
@@ -142,11 +154,15 @@ mod tests {
             let line = ["relay", "--tls", "off"].iter().chain(more);
             <Line as clap::Parser>::try_parse_from(line).map(|line| line.relay)
         };
-        let refused = parse(&[]).err().unwrap().to_string();
-        assert!(refused.contains("--verify-url"), "{refused}");
-        assert!(!parse(&["--verify-clients=false"]).unwrap().verify_clients);
-        assert!(parse(&["--verify-url", "https://a/verify"]).unwrap().verify_clients);
-        assert!(parse(&["--verify-clients=false", "--mesh-with", "b"]).is_err(), "a mesh needs a key");
+        let admitted = |more: &[&str]| {
+            let relay = parse(more).ok().unwrap();
+            admit(relay.verify_url, relay.verify_clients).map_err(|error| error.message)
+        };
+        assert!(admitted(&[]).unwrap_err().contains("--verify-url"));
+        assert_eq!(admitted(&["--verify-clients=false"]), Ok(Admit::Everyone));
+        let url = "https://a/verify";
+        assert_eq!(admitted(&["--verify-url", url]), Ok(Admit::Verified(url.into())));
+        assert!(parse(&["--mesh-with", "b"]).is_err(), "a mesh needs a key");
     }
 
     #[test]

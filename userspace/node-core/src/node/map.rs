@@ -32,12 +32,9 @@ impl Node {
 
     /// Folds in a full map, a delta or [`Self::cached_map`]. What cannot be used is left out and named by
     /// [`Event::BadMap`]; one bad peer loses that peer, an unusable map leaves the old one.
-    pub fn handle_map(&mut self, mut map: MapResponse, now: Instant) {
+    pub fn handle_map(&mut self, map: MapResponse, now: Instant) {
         if let Some(at) = map.control_time.and_then(wire::control::Time::get) {
             self.control_clock = Some(Clock { now, wall: SystemTime::from(at) });
-        }
-        if let Some(request) = map.ping_request.take() {
-            self.events.push_back(Event::PingRequest(Box::new(request)));
         }
         let (was_running, was_expired) = (self.is_running(now), self.is_key_expired(now));
         let wall = self.control_wall(now);

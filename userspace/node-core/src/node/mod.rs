@@ -27,7 +27,7 @@ use crate::disco::Disco;
 use crate::endpoints::{Endpoint, Endpoints, is_candidate};
 use crate::explain::Explanation;
 use crate::health::{Facts, Warning, warnings};
-use crate::input::{Clock, Config, ObservedPeer, Prefs};
+use crate::input::{Clock, Config, ObservedPeer, PortMapping, Prefs};
 use crate::netcheck::Netcheck;
 use crate::netmap::Netmap;
 use crate::output::{Event, PingId, Transmit, Via};
@@ -66,6 +66,7 @@ pub struct Node {
     derp_home: DerpHome,
     home: Option<RegionId>,
     net_info: NetInfo,
+    port_mapping: PortMapping,
     connections: BTreeMap<RegionId, Connection>,
     /// Peers to call once our own endpoints are fresh.
     to_call: BTreeSet<NodePublic>,
@@ -115,6 +116,7 @@ impl Node {
             derp_home: DerpHome::default(),
             home: None,
             net_info: NetInfo::default(),
+            port_mapping: PortMapping::default(),
             connections: BTreeMap::new(),
             to_call: BTreeSet::new(),
             pings: BTreeMap::new(),

@@ -8,6 +8,7 @@ use wire::control::NetInfo;
 use wire::stun::{decode_response, encode_request};
 
 use super::Node;
+use crate::input::PortMapping;
 use crate::netcheck::Families;
 use crate::output::{Event, Transmit};
 use crate::path::Path;
@@ -126,15 +127,48 @@ impl Node {
         self.refresh_endpoints(now);
         let home = self.choose_home(report, now);
         self.set_home(home, now);
-        let net_info = report.net_info(home);
-        if !basically_equal(&net_info, &self.net_info) {
-            self.events.push_back(Event::NetInfoChanged);
-        }
-        self.net_info = net_info;
+        self.note_net_info(report.net_info(home));
+        self.events.push_back(Event::NetcheckEnded);
         for key in std::mem::take(&mut self.to_call) {
             self.call(key, now);
         }
         self.refresh_health(now);
+    }
+
+    /// The router was asked for a port mapping.
+    pub fn handle_port_mapping(&mut self, mapping: PortMapping, now: Instant) {
+        self.port_mapping = mapping;
+        self.endpoints.map(mapping.external);
+        self.refresh_endpoints(now);
+        self.note_net_info(self.net_info.clone());
+    }
+
+    /// Measures every region anew, unless that is under way; [`Event::NetcheckEnded`] follows. False when not running.
+    pub fn measure(&mut self, now: Instant) -> bool {
+        if !self.netcheck.is_running() {
+            self.netcheck.reset();
+            self.start_netcheck(now);
+        }
+        self.is_running(now)
+    }
+
+    /// What the last netcheck found, as address families and regions.
+    pub fn report(&self) -> &Report {
+        self.netcheck.last()
+    }
+
+    /// What the router offers and has granted.
+    pub fn port_mapping(&self) -> &PortMapping {
+        &self.port_mapping
+    }
+
+    fn note_net_info(&mut self, info: NetInfo) {
+        let PortMapping { external, upnp, nat_pmp, pcp } = self.port_mapping;
+        let info = NetInfo { have_port_map: external.is_some(), upnp, pmp: nat_pmp, pcp, ..info };
+        if !basically_equal(&info, &self.net_info) {
+            self.events.push_back(Event::NetInfoChanged);
+        }
+        self.net_info = info;
     }
 
     fn refresh_endpoints(&mut self, now: Instant) {

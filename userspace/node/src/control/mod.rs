@@ -18,13 +18,14 @@ mod test_server;
 #[cfg(test)]
 mod tests;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::AbortHandle;
 use transport::tls::Trust;
 use types::{DiscoPublic, MachinePrivate, NodePublic};
 use wire::control::{AuthKey, EndpointType, Hostinfo, MapResponse, RegisterResponse};
+use wire::local::{PingResult, PingType};
 
 pub use failure::Failure;
 pub use server_url::ServerUrl;
@@ -82,8 +83,17 @@ pub enum Event {
     AuthUrl(String),
     /// The server says that the node key has expired: order a registration with a new one. The client waits.
     KeyExpired,
-    /// A message of the map stream. Its `ping_request` of kind `c2n` or none is answered already.
+    /// A message of the map stream, without its `ping_request`.
     Map(Box<MapResponse>),
+    /// The server wants a peer pinged; the client posts the result.
+    Ping {
+        /// Whom.
+        ip: IpAddr,
+        /// How.
+        kind: PingType,
+        /// Where the result goes.
+        reply: oneshot::Sender<PingResult>,
+    },
     /// The server has taken the logout; the client waits.
     LoggedOut,
     /// The server's clock is so many seconds ahead of ours (behind, when negative), more than is good for certificates.

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use types::{CapabilityVersion, NodePublic};
 use wire::control::{MapRequest, MapResponse, PingRequest, RegisterAuth, RegisterRequest, RegisterResponse};
 
@@ -19,6 +19,8 @@ const MAP: &str = "/machine/map";
 const DEADLINE: Duration = Duration::from_secs(30);
 /// A server that answers a follow-up at once instead of holding it is asked again so often.
 const FOLLOWUP_PAUSE: Duration = Duration::from_secs(2);
+/// For a ping of a peer that the server asks for.
+const PING_DEADLINE: Duration = Duration::from_secs(10);
 /// More than this between the clocks is worth telling.
 const MAX_CLOCK_OFF: i64 = 600;
 /// A registration that expires here is a logout (`controlclient/direct.go`).
@@ -199,18 +201,46 @@ impl Session {
 
     async fn take(
         &mut self,
-        message: MapResponse,
+        mut message: MapResponse,
         connection: &Connection,
         tasks: &mut JoinSet<Result<(), Failure>>,
     ) {
         self.progress = true;
-        if let Some(question) = message.ping_request.as_ref().filter(|question| ping::is_ours(question))
+        if let Some(question) = message.ping_request.take()
             && question.url != self.answered
         {
             self.answered.clone_from(&question.url);
-            tasks.spawn(answer(self.config.clone(), connection.clone(), question.clone()));
+            self.take_question(question, connection, tasks).await;
         }
         self.emit(Event::Map(Box::new(message))).await;
+    }
+
+    async fn take_question(
+        &self,
+        question: PingRequest,
+        connection: &Connection,
+        tasks: &mut JoinSet<Result<(), Failure>>,
+    ) {
+        if ping::is_ours(&question) {
+            tasks.spawn(answer(self.config.clone(), connection.clone(), question));
+            return;
+        }
+        let Some(ip) = question.ip.0 else { return };
+        for kind in ping::kinds(&question) {
+            let (reply, result) = oneshot::channel();
+            self.emit(Event::Ping { ip, kind, reply }).await;
+            let (config, connection, question) = (self.config.clone(), connection.clone(), question.clone());
+            tasks.spawn(async move {
+                // Without a result nothing is told, as by Tailscale's nodes.
+                if let Ok(Ok(result)) = timeout(PING_DEADLINE, result).await
+                    && let Err(failure) =
+                        ping::post_result(&config, &connection, &question, kind, result).await
+                {
+                    tracing::warn!("the result of a ping was not told to the control server: {failure}");
+                }
+                Ok(())
+            });
+        }
     }
 
     pub(super) async fn emit(&self, event: Event) {

@@ -9,7 +9,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
 use tokio::time::timeout;
 use types::NodeId;
-use wire::control::{Node, PingRequest, Time, encode_frame};
+use wire::control::{Node, PingRequest, PingResponse, Time, encode_frame};
 
 use super::test_server::{DEADLINE, Seen, Server, respond};
 use super::*;
@@ -210,6 +210,44 @@ async fn the_servers_questions_are_answered_once() {
     assert!(body.ends_with(b"\r\n\r\nhi"));
     let seen = server.seen.lock().unwrap();
     assert_eq!(seen.iter().filter(|s| matches!(s, Seen::Other(path, _) if path != "/pong")).count(), 1);
+}
+
+#[tokio::test]
+async fn a_ping_of_a_peer_is_made_and_its_result_posted() {
+    let server = Server::new(vec![(StatusCode::OK, accepting())]);
+    let frames = server.stream();
+    let (client, mut events) = client(server.start().await);
+    client.register(registration());
+    let question = PingRequest {
+        url: "https://unused/machine/ping/7".to_owned(),
+        url_is_noise: true,
+        types: "disco,unheard-of,TSMP".to_owned(),
+        ip: IpAddr::from([100, 64, 0, 9]).into(),
+        ..PingRequest::default()
+    };
+    frames.send(frame(&MapResponse { ping_request: Some(question), ..map_with_node() })).unwrap();
+    for expected in [PingType::Disco, PingType::Tsmp] {
+        let (ip, kind, reply) = next(&mut events, |event| match event {
+            Event::Ping { ip, kind, reply } => Some((ip, kind, reply)),
+            _ => None,
+        })
+        .await;
+        assert_eq!((ip.to_string().as_str(), kind), ("100.64.0.9", expected));
+        let endpoint = format!("192.0.2.1:{}", if kind == PingType::Disco { 1 } else { 2 });
+        reply.send(PingResult { latency_seconds: 0.25, endpoint, ..PingResult::default() }).unwrap();
+    }
+    for (kind, endpoint) in [("disco", "192.0.2.1:1"), ("TSMP", "192.0.2.1:2")] {
+        let body = server
+            .saw(|seen| match seen {
+                Seen::Other(path, body) if path == "/machine/ping/7" => {
+                    let posted: PingResponse = serde_json::from_slice(body).unwrap();
+                    (posted.kind == kind).then_some(posted)
+                }
+                _ => None,
+            })
+            .await;
+        assert_eq!((body.endpoint.as_str(), body.latency_seconds), (endpoint, 0.25));
+    }
 }
 
 #[tokio::test]

@@ -70,12 +70,7 @@ sealed!(ServerInfo);
 impl ClientInfo {
     /// What our node says of itself.
     pub fn node(app_name: &str) -> Self {
-        Self {
-            version: VERSION,
-            can_ack_pings: true,
-            app_name: app_name.to_owned(),
-            ..Self::default()
-        }
+        Self { version: VERSION, can_ack_pings: true, app_name: app_name.to_owned(), ..Self::default() }
     }
 
     /// What a server says of itself to another one of its region.

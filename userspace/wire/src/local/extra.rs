@@ -52,7 +52,7 @@ pub struct DropCount {
     pub packets: u64,
 }
 
-/// The answer to `underpass/netcheck`: what STUN over the WireGuard port tells, shaped as Tailscale's `netcheck.Report`.
+/// The answer to `underpass/netcheck`: what the node's own port sees, shaped as Tailscale's `netcheck.Report`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
 pub struct Netcheck {
@@ -61,27 +61,66 @@ pub struct Netcheck {
     /// A STUN round trip completed.
     #[serde(rename = "UDP")]
     pub udp: bool,
-    /// One over IPv4.
-    #[serde(rename = "IPv4")]
-    pub ipv4: bool,
     /// One over IPv6.
     #[serde(rename = "IPv6")]
     pub ipv6: bool,
+    /// One over IPv4.
+    #[serde(rename = "IPv4")]
+    pub ipv4: bool,
+    /// There is an IPv6 address to send from.
+    #[serde(rename = "IPv6CanSend")]
+    pub ipv6_can_send: bool,
+    /// There is an IPv4 address to send from.
+    #[serde(rename = "IPv4CanSend")]
+    pub ipv4_can_send: bool,
+    /// The kernel has IPv6.
+    #[serde(rename = "OSHasIPv6")]
+    pub os_has_ipv6: bool,
+    /// An ICMPv4 round trip completed; not tried while UDP works.
+    #[serde(rename = "ICMPv4")]
+    pub icmpv4: bool,
     /// Whether the NAT maps by destination; unknown with fewer than two answers.
     #[serde(rename = "MappingVariesByDestIP")]
     pub mapping_varies_by_dest_ip: Option<bool>,
+    /// The router speaks UPnP; unknown while it was not asked.
+    #[serde(rename = "UPnP")]
+    pub upnp: Option<bool>,
+    /// The router speaks NAT-PMP.
+    #[serde(rename = "PMP")]
+    pub pmp: Option<bool>,
+    /// The router speaks PCP.
+    #[serde(rename = "PCP")]
+    pub pcp: Option<bool>,
+    /// Where the router lets the outside in; Underpass only.
+    pub port_mapped: Option<SocketAddr>,
     /// The home region, or 0.
     #[serde(rename = "PreferredDERP")]
     pub preferred_derp: RegionId,
     /// Best round trip by region, in nanoseconds.
     #[serde(with = "go::nil")]
     pub region_latency: BTreeMap<RegionId, i64>,
+    /// The same over IPv4.
+    #[serde(rename = "RegionV4Latency", with = "go::nil")]
+    pub region_v4_latency: BTreeMap<RegionId, i64>,
+    /// The same over IPv6.
+    #[serde(rename = "RegionV6Latency", with = "go::nil")]
+    pub region_v6_latency: BTreeMap<RegionId, i64>,
+    /// How often each IPv4 mapping was seen.
+    #[serde(rename = "GlobalV4Counters", with = "go::nil")]
+    pub global_v4_counters: BTreeMap<SocketAddr, usize>,
+    /// How often each IPv6 mapping was seen.
+    #[serde(rename = "GlobalV6Counters", with = "go::nil")]
+    pub global_v6_counters: BTreeMap<SocketAddr, usize>,
     /// Our public IPv4 address and port.
-    #[serde(rename = "GlobalV4")]
+    #[serde(rename = "GlobalV4", with = "go::addr_port")]
     pub global_v4: Option<SocketAddr>,
     /// Our public IPv6 address and port.
-    #[serde(rename = "GlobalV6")]
+    #[serde(rename = "GlobalV6", with = "go::addr_port")]
     pub global_v6: Option<SocketAddr>,
+    /// A captive portal stands before the Internet; unknown where no server could be asked.
+    pub captive_portal: Option<bool>,
+    /// Which firewall this node drives; Underpass only.
+    pub firewall_mode: String,
 }
 
 /// One peer in the answer to `underpass/paths`.

@@ -40,6 +40,35 @@ pub(super) mod nil {
     }
 }
 
+/// Go's `netip.AddrPort`: the empty text is none.
+pub(super) mod addr_port {
+    use std::borrow::Cow;
+    use std::net::SocketAddr;
+
+    use serde::de::Error as _;
+
+    use super::{Deserialize, Deserializer, Serializer};
+
+    pub(in crate::local) fn serialize<S: Serializer>(
+        value: &Option<SocketAddr>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        match value {
+            Some(addr) => serializer.collect_str(addr),
+            None => serializer.serialize_str(""),
+        }
+    }
+
+    pub(in crate::local) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<SocketAddr>, D::Error> {
+        match Option::<Cow<'de, str>>::deserialize(deserializer)? {
+            Some(text) if !text.is_empty() => text.parse().map(Some).map_err(D::Error::custom),
+            _ => Ok(None),
+        }
+    }
+}
+
 /// Go's `omitempty` on a bool.
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature serde's `skip_serializing_if` asks for")]
 pub(super) fn is_false(value: &bool) -> bool {

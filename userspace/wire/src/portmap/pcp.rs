@@ -65,10 +65,7 @@ pub fn read_mapping(answer: &[u8], internal: u16, nonce: &Nonce) -> Result<Grant
     let ip: [u8; 16] = answer[44..60].try_into().map_err(|_| Error::Foreign)?;
     let ip = Ipv6Addr::from(ip).to_ipv4_mapped().ok_or(Error::Foreign)?;
     let seconds = u32::from(number(4)) << 16 | u32::from(number(6));
-    Ok(Granted {
-        external: SocketAddrV4::new(ip, number(42)),
-        lifetime: Duration::from_secs(seconds.into()),
-    })
+    Ok(Granted { external: SocketAddrV4::new(ip, number(42)), lifetime: Duration::from_secs(seconds.into()) })
 }
 
 fn header(opcode: u8, client: Ipv4Addr, lifetime: Duration) -> [u8; HEADER_LEN] {

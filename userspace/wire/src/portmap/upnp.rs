@@ -61,7 +61,8 @@ pub fn service(description: &str) -> Result<Service, Error> {
         let service = services().find(|service| child(*service, "serviceType") == Some(kind))?;
         let url = child(service, "controlURL")?;
         // Routers write a path, or a whole URL of themselves.
-        let path = url.split_once("://").map_or(url, |(_, rest)| rest.find('/').map_or("/", |at| &rest[at..]));
+        let path =
+            url.split_once("://").map_or(url, |(_, rest)| rest.find('/').map_or("/", |at| &rest[at..]));
         Some(Service { kind, path: format!("/{}", path.trim_start_matches('/')) })
     };
     SERVICES.into_iter().find_map(of_kind).ok_or(Error::Foreign)
@@ -108,7 +109,8 @@ impl Service {
     }
 
     fn call(&self, name: &str, arguments: &[(&str, String)]) -> Call {
-        let arguments: String = arguments.iter().map(|(tag, text)| format!("<{tag}>{text}</{tag}>")).collect();
+        let arguments: String =
+            arguments.iter().map(|(tag, text)| format!("<{tag}>{text}</{tag}>")).collect();
         let kind = self.kind;
         Call {
             action: format!("\"{kind}#{name}\""),
@@ -145,7 +147,8 @@ pub struct Fault {
 pub fn fault(answer: &str) -> Fault {
     let document = Document::parse(answer).ok();
     let text = |tag: &str| {
-        let found = document.iter().flat_map(Document::descendants).find(|node| node.tag_name().name() == tag);
+        let found =
+            document.iter().flat_map(Document::descendants).find(|node| node.tag_name().name() == tag);
         found.and_then(|node| node.text()).unwrap_or_default().trim().to_owned()
     };
     let code = text("errorCode");
@@ -173,7 +176,8 @@ mod tests {
         assert_eq!(location(answer).unwrap(), "http://192.168.1.1:5000/root.xml");
         assert_eq!(location(b"HTTP/1.1 200 OK\r\nST: printer\r\nLocation: http://x/\r\n\r\n"), None);
         assert_eq!(location(b"\xff"), None);
-        for (url, path) in [("/ctl/IPConn", "/ctl/IPConn"), ("http://192.168.1.1:5000/c", "/c"), ("c", "/c")] {
+        for (url, path) in [("/ctl/IPConn", "/ctl/IPConn"), ("http://192.168.1.1:5000/c", "/c"), ("c", "/c")]
+        {
             assert_eq!(service(&DESCRIPTION.replace("URL", url)).unwrap().path, path);
         }
         assert_eq!(service("<root/>"), Err(Error::Foreign));
