@@ -54,7 +54,7 @@ impl Home {
             &config,
             format!(
                 "ext_ifname=wan\next_ip=198.18.0.21\nlistening_ip=lan\nport=0\nhttp_port=0\nenable_upnp={}\n\
-                 enable_pcp_pmp={}\nsecure_mode=yes\nsystem_uptime=yes\nmin_lifetime=120\nmax_lifetime=86400\n\
+                 enable_natpmp={}\nsecure_mode=yes\nsystem_uptime=yes\nmin_lifetime=120\nmax_lifetime=86400\n\
                  uuid=00000000-0000-0000-0000-000000000000\nallow 1024-65535 192.0.2.0/24 1024-65535\n\
                  deny 0-65535 0.0.0.0/0 0-65535\n",
                 yes(upnp),
@@ -183,7 +183,7 @@ const FIREWALLS: [(&str, &str, &str); 3] = [
                 jump filter_INPUT_ZONES
                 reject with icmpx admin-prohibited
             }
-            chain filter_INPUT_ZONES { goto filter_IN_public }
+            chain filter_INPUT_ZONES { goto filter_IN_public; }
             chain filter_IN_public {
                 jump filter_IN_public_allow
                 meta l4proto { icmp, ipv6-icmp } accept
@@ -218,7 +218,7 @@ const FIREWALLS: [(&str, &str, &str); 3] = [
                 limit rate 3/minute burst 10 packets counter log
                 counter drop
             }
-            chain ufw-user-input { tcp dport 22 counter accept }
+            chain ufw-user-input { tcp dport 22 counter accept; }
             chain ufw-reject-input { }
         }",
         "ufw allow 41641/udp",

@@ -42,9 +42,10 @@ pub(crate) struct Wanted {
 impl Wanted {
     /// `None` where a mapping makes no sense: the address is reachable from outside already, or not from the router.
     pub(crate) fn new(gateway: Ipv4Addr, local: Ipv4Addr, port: u16) -> Option<Self> {
-        // RFC 6598: a carrier's NAT may speak PCP.
+        // RFC 6598: a carrier's NAT may speak PCP. RFC 5737: nobody outside reaches these either.
         let shared = local.octets()[0] == 100 && local.octets()[1] & 0xc0 == 64;
-        ((local.is_private() || shared) && !gateway.is_unspecified()).then_some(Self { gateway, local, port })
+        let needs_one = local.is_private() || shared || local.is_documentation();
+        (needs_one && !gateway.is_unspecified()).then_some(Self { gateway, local, port })
     }
 }
 
@@ -172,7 +173,7 @@ mod tests {
     fn only_private_addresses_need_a_mapping() {
         let wanted = |local: &str| Wanted::new([192, 168, 1, 1].into(), local.parse().unwrap(), 41641);
         assert!(wanted("192.168.1.7").is_some() && wanted("100.72.0.9").is_some());
-        assert!(wanted("203.0.113.7").is_none() && wanted("100.128.0.1").is_none());
+        assert!(wanted("198.18.0.7").is_none() && wanted("100.128.0.1").is_none());
         assert!(Wanted::new(Ipv4Addr::UNSPECIFIED, [10, 0, 0, 1].into(), 1).is_none());
     }
 }

@@ -97,13 +97,12 @@ pub struct Netcheck {
     #[serde(rename = "PreferredDERP")]
     pub preferred_derp: RegionId,
     /// Best round trip by region, in nanoseconds.
-    #[serde(with = "go::nil")]
     pub region_latency: BTreeMap<RegionId, i64>,
     /// The same over IPv4.
-    #[serde(rename = "RegionV4Latency", with = "go::nil")]
+    #[serde(rename = "RegionV4Latency")]
     pub region_v4_latency: BTreeMap<RegionId, i64>,
     /// The same over IPv6.
-    #[serde(rename = "RegionV6Latency", with = "go::nil")]
+    #[serde(rename = "RegionV6Latency")]
     pub region_v6_latency: BTreeMap<RegionId, i64>,
     /// How often each IPv4 mapping was seen.
     #[serde(rename = "GlobalV4Counters", with = "go::nil")]
