@@ -6,6 +6,7 @@
 #![no_std]
 
 mod config;
+mod disco;
 mod filter;
 mod flow;
 mod nat;
@@ -15,6 +16,9 @@ mod reason;
 mod relay;
 
 pub use config::{Config, Object, TRACE_DROPS, TRACE_ON};
+pub use disco::{
+    ANSWERED_RING, Answered, BUCKETS, DiscoPeer, KeyWords, MAX_DISCO_PEERS, Nonces, SOURCE_BUCKETS, Shield,
+};
 pub use filter::{AddressKey, PairKey, PortRange, Side, Span};
 pub use flow::{FlowKey, FlowRegion, FlowTimes, PeerKey};
 pub use nat::*;

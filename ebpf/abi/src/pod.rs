@@ -2,9 +2,9 @@
 #![expect(unsafe_code, reason = "aya's marker trait is unsafe to implement")]
 
 use crate::{
-    AddressKey, Config, Counter, FlowKey, FlowRegion, FlowTimes, Gateway, InnerKey, Lan, Object, OuterKey,
-    Own, Owner, PairKey, PeerKey, Place, PortRange, RelaySession, RelayUses, Session, SessionKey, Span,
-    StunSettings, Train,
+    AddressKey, Answered, Config, Counter, DiscoPeer, FlowKey, FlowRegion, FlowTimes, Gateway, InnerKey, Lan,
+    Nonces, Object, OuterKey, Own, Owner, PairKey, PeerKey, Place, PortRange, RelaySession, RelayUses,
+    Session, SessionKey, Shield, Span, StunSettings, Train,
 };
 
 macro_rules! pod {
@@ -15,5 +15,6 @@ macro_rules! pod {
 }
 
 pod! {
-    AddressKey Config Counter FlowKey FlowRegion FlowTimes Gateway InnerKey Lan Object OuterKey Own Owner PairKey PeerKey Place PortRange RelaySession RelayUses Session SessionKey Span StunSettings Train
+    AddressKey Answered Config Counter DiscoPeer FlowKey FlowRegion FlowTimes Gateway InnerKey Lan Nonces Object OuterKey
+    Own Owner PairKey PeerKey Place PortRange RelaySession RelayUses Session SessionKey Shield Span StunSettings Train
 }

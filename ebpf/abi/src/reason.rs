@@ -25,6 +25,8 @@ pub enum Program {
     ToTunnel = 7,
     /// LAN egress: translates what the stack forwards from the tunnel.
     IntoLan = 8,
+    /// Behind `underlay`: drops what cannot be valid, or comes too often, on WireGuard's port.
+    Shield = 9,
 }
 
 /// The kernel's hook a program is written for.
@@ -40,7 +42,7 @@ pub enum Hook {
 
 impl Program {
     /// Every program.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Steer,
         Self::FromTunnel,
         Self::IntoTunnel,
@@ -50,6 +52,7 @@ impl Program {
         Self::Stun,
         Self::ToTunnel,
         Self::IntoLan,
+        Self::Shield,
     ];
 
     /// The program's name: its symbol in the object, its pin and its metric label.
@@ -64,6 +67,7 @@ impl Program {
             Self::Stun => "stun",
             Self::ToTunnel => "to_tunnel",
             Self::IntoLan => "into_lan",
+            Self::Shield => "shield",
         }
     }
 
@@ -72,7 +76,7 @@ impl Program {
         match self {
             Self::Steer | Self::FromTunnel | Self::ToTunnel => Hook::Ingress,
             Self::IntoTunnel | Self::IntoLan => Hook::Egress,
-            Self::Underlay | Self::Disco | Self::Relay | Self::Stun => Hook::Xdp,
+            Self::Underlay | Self::Disco | Self::Relay | Self::Stun | Self::Shield => Hook::Xdp,
         }
     }
 }
@@ -87,11 +91,13 @@ pub enum Next {
     Relay = 1,
     /// [`Program::Stun`]: STUN requests to the relay port or the STUN port.
     Stun = 2,
+    /// [`Program::Shield`]: handshakes, STUN responses and what claims to be WireGuard on its port.
+    Shield = 3,
 }
 
 impl Next {
     /// Every place.
-    pub const ALL: [Self; 3] = [Self::Disco, Self::Relay, Self::Stun];
+    pub const ALL: [Self; 4] = [Self::Disco, Self::Relay, Self::Stun, Self::Shield];
 
     /// The program of this place.
     pub const fn program(self) -> Program {
@@ -99,6 +105,7 @@ impl Next {
             Self::Disco => Program::Disco,
             Self::Relay => Program::Relay,
             Self::Stun => Program::Stun,
+            Self::Shield => Program::Shield,
         }
     }
 }
@@ -233,6 +240,21 @@ reasons! {
 
     /// Of a peer relay, to the WireGuard port: the controller takes its header off.
     ThroughRelay = 41, "through_relay", Deliver;
+
+    /// A DISCO ping that got its pong from the kernel.
+    PingAnswered = 42, "ping_answered", Send;
+    /// A DISCO message that the kernel leaves to the controller.
+    ForController = 43, "for_controller", Pass;
+    /// DISCO from a source, or under a key, that sends too often.
+    DiscoLimited = 44, "disco_limited", Drop;
+    /// STUN responses from a source that sends too often.
+    ResponseLimited = 45, "stun_response_limited", Drop;
+    /// A handshake whose first MAC says that it knows our public key.
+    Handshake = 46, "handshake", Pass;
+    /// A handshake whose first MAC is wrong: made for another key, or junk.
+    BadMac1 = 47, "bad_mac1", Drop;
+    /// A size that a WireGuard message of this type cannot have.
+    WrongSize = 48, "wrong_size", Drop;
 }
 
 impl Reason {

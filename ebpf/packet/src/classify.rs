@@ -30,6 +30,8 @@ pub enum Class {
     Stun,
     /// What a peer relay sends: DISCO or WireGuard behind a Geneve header without options (`net/packet/geneve.go`).
     Geneve,
+    /// A WireGuard type with a size that it cannot have: the kernel drops it.
+    WrongSize,
     /// Nothing we know.
     Other,
 }
@@ -56,6 +58,7 @@ pub fn classify(frame: &impl Frame, offset: usize, len: usize) -> Class {
         (0x0200_0000, 92) => Class::WireGuard(2),
         (0x0300_0000, 64) => Class::WireGuard(3),
         (0x0400_0000, 32..) => Class::WireGuard(4),
+        (0x0100_0000 | 0x0200_0000 | 0x0300_0000 | 0x0400_0000, _) => Class::WrongSize,
         _ => Class::Other,
     }
 }
@@ -85,11 +88,11 @@ mod tests {
     #[test]
     fn wireguard_is_known_by_type_and_size() {
         check(&[1], 148, Class::WireGuard(1));
-        check(&[1], 147, Class::Other);
+        check(&[1], 147, Class::WrongSize);
         check(&[2], 92, Class::WireGuard(2));
         check(&[3], 64, Class::WireGuard(3));
         check(&[4], 32, Class::WireGuard(4));
-        check(&[4], 31, Class::Other);
+        check(&[4], 31, Class::WrongSize);
         check(&[4, 1], 64, Class::Other);
         check(&[5], 64, Class::Other);
     }

@@ -8,9 +8,11 @@
 #[cfg(test)]
 extern crate std;
 
+pub mod bucket;
 mod checksum;
 mod classify;
 pub mod crypto;
+pub mod disco;
 mod filter;
 mod fingerprint;
 mod flow;
@@ -20,6 +22,7 @@ mod link;
 pub mod nat;
 pub mod proto;
 mod relay;
+pub mod shield;
 mod steer;
 mod stun;
 mod udp;

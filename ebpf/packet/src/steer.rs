@@ -25,7 +25,7 @@ pub fn for_controller(frame: &impl Frame, wireguard_port: [u8; 2]) -> Option<Fou
         Class::Disco => Reason::Disco,
         Class::Stun => Reason::Stun,
         Class::Geneve => Reason::ThroughRelay,
-        Class::WireGuard(_) | Class::Other => return None,
+        Class::WireGuard(_) | Class::WrongSize | Class::Other => return None,
     };
     Some(Found { datagram, reason })
 }
@@ -50,7 +50,11 @@ pub fn next(frame: &impl Frame, ports: &Ports) -> Option<(Datagram, Next)> {
         return None;
     }
     let next = if destination_port == ports.wireguard {
-        (classify(frame, payload, len) == Class::Disco).then_some(Next::Disco)?
+        match classify(frame, payload, len) {
+            Class::Disco => Next::Disco,
+            Class::Stun | Class::WireGuard(1 | 2) | Class::WrongSize => Next::Shield,
+            Class::WireGuard(_) | Class::Geneve | Class::Other => return None,
+        }
     } else if destination_port == ports.relay {
         if is_stun_request(frame, payload, len) { Next::Stun } else { Next::Relay }
     } else if destination_port == ports.stun {

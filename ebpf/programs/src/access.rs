@@ -7,7 +7,7 @@
 use abi::Family;
 use aya_ebpf::{
     EbpfContext as _,
-    bindings::{BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, bpf_hdr_start_off::BPF_HDR_START_NET},
+    bindings::{BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, bpf_hdr_start_off::BPF_HDR_START_NET, xdp_md},
     helpers::generated::{
         bpf_csum_update, bpf_ktime_get_coarse_ns, bpf_l4_csum_replace, bpf_skb_load_bytes_relative,
         bpf_skb_store_bytes, bpf_xdp_adjust_head, bpf_xdp_adjust_tail, bpf_xdp_get_buff_len,
@@ -82,8 +82,8 @@ impl<'a> Ethernet<'a> {
             return None;
         }
         // Opaque to the compiler, so that what is compared is what is used: the verifier knows registers, not sums.
-        let place = opaque(ctx.data() + offset);
-        (place + bytes <= ctx.data_end()).then_some(place)
+        let place = opaque(start_of(ctx) + offset);
+        (place + bytes <= end_of(ctx)).then_some(place)
     }
 }
 
@@ -98,7 +98,7 @@ impl Frame for Ethernet<'_> {
 
     #[inline(always)]
     fn reaches(&self, end: usize) -> bool {
-        if self.0.data_end() - self.0.data() >= ETHERNET + end {
+        if end_of(self.0) - start_of(self.0) >= ETHERNET + end {
             return true;
         }
         // SAFETY: the context is valid as long as the program runs. All pages count.
@@ -125,10 +125,12 @@ impl LinkFrame for Ethernet<'_> {
 
     #[inline(always)]
     fn set_end(&mut self, end: usize) -> Option<()> {
-        let length = self.0.data_end() - self.0.data();
-        let by = (ETHERNET + end) as i32 - length as i32;
-        // SAFETY: as above.
-        (unsafe { bpf_xdp_adjust_tail(self.0.ctx, by) } == 0).then_some(())
+        // SAFETY: as above; all pages count.
+        unsafe {
+            let length = bpf_xdp_get_buff_len(self.0.ctx);
+            let by = (ETHERNET + end) as i32 - length as i32;
+            (bpf_xdp_adjust_tail(self.0.ctx, by) == 0).then_some(())
+        }
     }
 
     #[inline(always)]
@@ -157,6 +159,34 @@ impl LinkFrame for Ethernet<'_> {
         }
         Some(())
     }
+}
+
+/// A pointer field of the context, loaded anew for each use: kept in a register it may be cut to the 32 bits of its field,
+/// and is then no longer the pointer that the verifier takes the field for.
+#[inline(always)]
+fn pointer<const FIELD: usize>(ctx: &XdpContext) -> usize {
+    let pointer;
+    // SAFETY: reads a field of the context, which is valid as long as the program runs.
+    unsafe {
+        core::arch::asm!(
+            "{0} = *(u32 *)({1} + {2})",
+            lateout(reg) pointer,
+            in(reg) ctx.ctx,
+            const FIELD,
+            options(pure, readonly, nostack, preserves_flags)
+        );
+    }
+    pointer
+}
+
+#[inline(always)]
+fn start_of(ctx: &XdpContext) -> usize {
+    pointer::<{ core::mem::offset_of!(xdp_md, data) }>(ctx)
+}
+
+#[inline(always)]
+fn end_of(ctx: &XdpContext) -> usize {
+    pointer::<{ core::mem::offset_of!(xdp_md, data_end) }>(ctx)
 }
 
 /// The same value, of which the compiler knows nothing.

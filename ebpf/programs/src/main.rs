@@ -12,6 +12,7 @@
 
 mod access;
 mod fib;
+mod disco;
 mod flows;
 mod from_tunnel;
 mod gateway;
@@ -20,6 +21,7 @@ mod into_tunnel;
 mod maps;
 mod relay;
 mod route;
+mod shield;
 mod socket;
 mod steer;
 mod stun;

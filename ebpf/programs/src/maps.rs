@@ -9,11 +9,13 @@ use abi::{
     PairKey, PeerKey, Place, PortRange, Program, REASONS, RelaySession, RelayUses, STUN_BUCKETS, Session,
     SessionKey, Span, StunSettings,
 };
+use abi::{ANSWERED_RING, BUCKETS, DiscoPeer, KeyWords, MAX_DISCO_PEERS, Nonces, Shield};
 use aya_ebpf::{
     bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
     macros::map,
-    maps::{Array, HashMap, LpmTrie, PerCpuArray, ProgramArray},
+    maps::{Array, HashMap, LpmTrie, PerCpuArray, ProgramArray, RingBuf},
 };
+use packet::crypto::{Hash, Sealed};
 
 /// Ports and trace switches.
 #[map]
@@ -58,6 +60,35 @@ pub static PEERS: LpmTrie<PeerKey, u32> = LpmTrie::with_max_entries(MAX_PEER_PRE
 /// The programs that `underlay` jumps to.
 #[map]
 pub static NEXT: ProgramArray = ProgramArray::with_max_entries(Next::ALL.len() as u32, 0);
+
+/// The peers whose DISCO pings are known, by DISCO key.
+#[map]
+pub static DISCO_PEERS: HashMap<KeyWords, DiscoPeer> =
+    HashMap::with_max_entries(MAX_DISCO_PEERS, BPF_F_NO_PREALLOC);
+
+/// What makes nonces, one a CPU.
+#[map]
+pub static NONCES: PerCpuArray<Nonces> = PerCpuArray::with_max_entries(1, 0);
+
+/// Room for opening a ping and sealing its pong: more than a stack has.
+#[map]
+pub static SEALED: PerCpuArray<Sealed> = PerCpuArray::with_max_entries(1, 0);
+
+/// Room for hashing a handshake, for the same reason.
+#[map]
+pub static HASH: PerCpuArray<Hash> = PerCpuArray::with_max_entries(1, 0);
+
+/// Pings that were answered, for the controller.
+#[map]
+pub static ANSWERED: RingBuf = RingBuf::with_byte_size(ANSWERED_RING, 0);
+
+/// When the token buckets of sources and of known peers are full again.
+#[map]
+pub static BUCKETS_FULL: Array<u64> = Array::with_max_entries(BUCKETS, 0);
+
+/// The key of our handshakes' first MAC, and the switch.
+#[map]
+pub static SHIELD: Array<Shield> = Array::with_max_entries(1, 0);
 
 /// Packets and bytes by program and reason.
 #[map]

@@ -283,8 +283,11 @@ pub fn underlay() -> Vec<Dispatch> {
         add("DISCO", PORT, &disco(100), Some(Next::Disco));
         add("DISCO cut short", PORT, &disco(61), None);
         add("WireGuard data", PORT, &wireguard(4, 128), None);
-        add("a handshake", PORT, &wireguard(1, 148), None);
-        add("an answer to our STUN request", PORT, &stun(0x0101), None);
+        add("an initiation", PORT, &wireguard(1, 148), Some(Next::Shield));
+        add("a response", PORT, &wireguard(2, 92), Some(Next::Shield));
+        add("a cookie reply", PORT, &wireguard(3, 64), None);
+        add("an initiation of another size", PORT, &wireguard(1, 147), Some(Next::Shield));
+        add("an answer to our STUN request", PORT, &stun(0x0101), Some(Next::Shield));
         add("a STUN request to the WireGuard port", PORT, &request, None);
         add("Geneve to the relay", RELAY_PORT, &geneve(0x7a12, 5, &wireguard(4, 64)), Some(Next::Relay));
         add("anything to the relay", RELAY_PORT, b"noise", Some(Next::Relay));

@@ -5,11 +5,13 @@
 
 pub mod cases;
 pub mod cost;
+pub mod disco_cases;
 pub mod frame;
 pub mod gateway;
 pub mod namespace;
 pub mod packets;
 pub mod relay_cases;
+pub mod shield_cases;
 pub mod stun_cases;
 pub mod sums;
 pub mod tables;

@@ -407,7 +407,12 @@ fn the_trace_shows_what_was_dropped_and_why() {
         let mut programs = Programs::load_or_adopt(DEVICE).expect("adopted");
         // A tunnel on the veth: no filter is loaded, so everything is dropped.
         programs.attach_tunnel(ifindex).expect("attached");
-        let settings = dataplane::TraceSettings { drops_only: true, ..Default::default() };
+        // The device says things of its own over IPv6.
+        let settings = dataplane::TraceSettings {
+            drops_only: true,
+            peer_v4: PEER[0].parse().ok(),
+            ..Default::default()
+        };
         programs.trace(Some(&settings)).expect("switched on");
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         let packet = programs::packets::udp(7000, PORT, &disco(64));

@@ -79,6 +79,9 @@ pub enum Error {
         /// The VNI that is there.
         other: u32,
     },
+    /// The kernel gives no random numbers.
+    #[error("no random numbers: {0}")]
+    Random(String),
     /// The trace cannot be read.
     #[error("reading the trace: {0}")]
     Trace(String),

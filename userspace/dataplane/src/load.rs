@@ -22,6 +22,7 @@ use aya_obj::programs::XdpAttachType;
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::chroot;
 
+use crate::disco::seed_nonces;
 use crate::error::{chain, errno};
 use crate::maps::{Maps, NAMES, gone_is_fine};
 use crate::pins::{self, Pins};
@@ -95,6 +96,7 @@ impl Programs {
             Origin::Loaded
         };
         let mut loaded = Self::new(pins, maps, origin)?;
+        seed_nonces(&mut loaded.maps)?;
         (loaded.unfinished, loaded.is_complete) = (Some(ebpf), false);
         loaded.reattach(Stage::Tunnel)?;
         loaded.trace(None)?;
@@ -387,6 +389,7 @@ fn verify_program(name: &str, program: &mut aya::programs::Program) -> Result<()
 fn verdict(error: &ProgramError) -> String {
     let ProgramError::LoadError { io_error, verifier_log } = error else { return chain(error) };
     let log = verifier_log.to_string();
+
     let lines: Vec<&str> = log.lines().rev().filter(|line| !line.is_empty()).take(4).collect();
     let end: Vec<&str> = lines.into_iter().rev().collect();
     format!("{io_error}; the verifier: {}", end.join(" / "))

@@ -4,6 +4,7 @@ use abi::{
     AddressKey, Config, Counter, FLOW_IDLE_NS, FlowKey, FlowTimes, Gateway, Lan, Object, Own, PairKey,
     PeerKey, Place, PortRange, RelaySession, RelayUses, Span, StunSettings,
 };
+use abi::{DiscoPeer, KeyWords, Nonces, Shield};
 use aya::Pod;
 use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray};
 
@@ -12,7 +13,7 @@ use crate::error::chain;
 use crate::pins::Pins;
 
 /// Every map that the loader pins, by its name in the object.
-pub(crate) const NAMES: [&str; 30] = [
+pub(crate) const NAMES: [&str; 37] = [
     "CONFIG",
     "GENERATION",
     "HOSTS",
@@ -24,6 +25,13 @@ pub(crate) const NAMES: [&str; 30] = [
     "FLOW_REGION",
     "PEERS",
     "NEXT",
+    "DISCO_PEERS",
+    "NONCES",
+    "SEALED",
+    "HASH",
+    "ANSWERED",
+    "BUCKETS_FULL",
+    "SHIELD",
     "COUNTERS",
     "OBJECT",
     "CLSACT",
@@ -55,6 +63,9 @@ pub(crate) struct Maps {
     pub(crate) ranges: Array<MapData, PortRange>,
     pub(crate) flows: HashMap<MapData, FlowKey, FlowTimes>,
     pub(crate) peers: LpmTrie<MapData, PeerKey, u32>,
+    pub(crate) disco: HashMap<MapData, KeyWords, DiscoPeer>,
+    pub(crate) nonces: PerCpuArray<MapData, Nonces>,
+    pub(crate) shield: Array<MapData, Shield>,
     pub(crate) counters: PerCpuArray<MapData, Counter>,
     pub(crate) object: Array<MapData, Object>,
     pub(crate) clsact: HashMap<MapData, u32, u32>,
@@ -81,6 +92,9 @@ impl Maps {
             ranges: open(pins, "RANGES")?,
             flows: open(pins, "FLOWS")?,
             peers: open(pins, "PEERS")?,
+            disco: open(pins, "DISCO_PEERS")?,
+            nonces: open(pins, "NONCES")?,
+            shield: open(pins, "SHIELD")?,
             counters: open(pins, "COUNTERS")?,
             object: open(pins, "OBJECT")?,
             clsact: open(pins, "CLSACT")?,

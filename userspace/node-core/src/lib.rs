@@ -13,6 +13,7 @@
 //! | `underlay`, `path` | the machine's uplinks, and by which of them an address is reached |
 //! | `peers`, `peer`, `paths`, `origin`, `score` | a peer's candidates, pings, trust and choice |
 //! | `relays`, `grants` | places on peer relays, who may ask whom |
+//! | `vouch` | whether the kernel may answer a peer's pings by itself |
 //! | `disco`, `rng` | boxes a key, random bytes from the seed |
 //! | `endpoints`, `netcheck`, `report`, `derp_home` | our own candidates, STUN, the home region |
 //! | `explain` | why a path is used, for people |
@@ -52,6 +53,7 @@ mod slots;
 mod status;
 mod timers;
 mod underlay;
+mod vouch;
 
 pub use desired::{Desired, DesiredPeer};
 pub use endpoints::Endpoint;
@@ -67,3 +69,4 @@ pub use slots::Slot;
 pub use status::PeerStatus;
 pub use timers::Wake;
 pub use underlay::{Hop, Underlay};
+pub use vouch::DiscoPeer;

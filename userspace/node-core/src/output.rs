@@ -99,6 +99,8 @@ pub enum Event {
         /// Its best address, or its loopback address.
         endpoint: SocketAddr,
     },
+    /// Tell the kernel's programs of [`crate::Node::disco_peers`].
+    DiscoPeersChanged,
     /// Dump the WireGuard device and call [`crate::Node::handle_kernel`].
     ObserveKernel,
     /// Our own candidates changed: report them to control, in this order.

@@ -17,6 +17,7 @@ use crate::path::Path;
 use crate::paths::{PING_TIMEOUT, Paths, SESSION, Target};
 use crate::pulse::Pulse;
 use crate::underlay::Underlay;
+use crate::vouch::Vouch;
 
 /// WireGuard's REJECT_AFTER_TIME: an older handshake carries nothing any more.
 const HANDSHAKE_LIFETIME: Duration = Duration::from_secs(180);
@@ -95,6 +96,10 @@ pub(crate) struct Peer {
     pub(crate) last_call: Option<Instant>,
     /// What was last told to watchers.
     pub(crate) shown: Option<Via>,
+    /// Whether the kernel may answer its pings.
+    pub(crate) vouch: Vouch,
+    /// What the kernel was last told about that.
+    pub(crate) told_vouched: bool,
     /// The kernel's last handshake initiation that did not go by a trusted path.
     opening: Option<(Instant, Vec<u8>)>,
     kernel: Option<Kernel>,
@@ -119,6 +124,8 @@ impl Peer {
             last_write: None,
             last_call: None,
             shown: None,
+            vouch: Vouch::default(),
+            told_vouched: false,
             opening: None,
             kernel: None,
             relayed: false,
@@ -215,6 +222,7 @@ impl Peer {
         if heard {
             // Only an authenticated datagram does that: no firewall is in the way.
             self.blocked = Blocked::default();
+            self.vouch.prove();
         }
         self.feel_pulse(path.filter(|_| heard), tx_grew, now);
         let is_new = |path: &Path| !self.paths.is_confirmed(*path, now) && !self.paths.is_dead(*path, now);
@@ -314,6 +322,11 @@ impl Peer {
         self.blocked.until.is_some_and(|until| now < until)
     }
 
+    /// Whether the kernel may answer its pings by itself.
+    pub(crate) fn is_vouched(&self, now: Instant) -> bool {
+        self.vouch.is_granted() && !self.is_blocked(now)
+    }
+
     pub(crate) fn blocked_until(&self) -> Option<Instant> {
         self.blocked.until
     }
@@ -327,6 +340,7 @@ impl Peer {
     pub(crate) fn doubt(&mut self, doubtful: impl Fn(&Path) -> bool, now: Instant) {
         self.held = self.held.filter(|held| !doubtful(&held.path));
         self.paths.doubt(doubtful, now);
+        self.vouch.doubt();
         self.blocked = Blocked::default();
     }
 

@@ -71,6 +71,11 @@ impl Peers {
         self.keys_by_disco.contains_key(disco)
     }
 
+    /// Whether no two peers have this DISCO key.
+    pub(crate) fn is_only_one_with(&self, disco: &DiscoPublic) -> bool {
+        self.keys_by_disco.get(disco).is_some_and(|keys| keys.len() == 1)
+    }
+
     pub(crate) fn with_disco(&self, disco: &DiscoPublic) -> Vec<NodePublic> {
         self.keys_by_disco.get(disco).into_iter().flatten().copied().collect()
     }

@@ -8,39 +8,44 @@ const IV: [u32; 8] =
 /// Bytes of one block.
 const BLOCK: u32 = 64;
 
-/// BLAKE2s with a 32-byte key and a 16-byte result: the state behind the key's block, which is the same for every message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(transparent)]
-pub struct Keyed(pub [u32; 8]);
+/// A hash under way. In a program it is in a map: the stack has not the room.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct Hash {
+    /// The state so far.
+    pub state: [u32; 8],
+    /// The next block of the message.
+    pub block: [u32; 16],
+}
 
-impl Keyed {
-    /// Compresses the key's block.
-    pub const fn new(key: &Key) -> Self {
+impl Hash {
+    /// With a 32-byte key and a 16-byte result, behind the key's block: the same for every message.
+    pub const fn keyed(key: &Key) -> Self {
         let mut block = [0; 16];
         let mut at = 0;
         while at < 8 {
             block[at] = key[at];
             at += 1;
         }
-        let mut h = IV;
+        let mut state = IV;
         // Parameter block: 16 bytes out, 32 bytes of key, no tree.
-        h[0] ^= 0x0101_0000 | 32 << 8 | 16;
-        compress(&mut h, &block, BLOCK, false);
-        Self(h)
+        state[0] ^= 0x0101_0000 | 32 << 8 | 16;
+        let mut hash = Self { state, block };
+        compress(&mut hash.state, &hash.block, BLOCK, false);
+        hash
     }
 
-    /// Takes a whole block that is not the last; `behind` counts the bytes up to its end, without the key's block.
+    /// Takes the block, which is not the last; `behind` counts the bytes up to its end, without the key's block.
     #[inline(always)]
-    pub const fn block(mut self, block: &[u32; 16], behind: u32) -> Self {
-        compress(&mut self.0, block, BLOCK + behind, false);
-        self
+    pub const fn take(&mut self, behind: u32) {
+        compress(&mut self.state, &self.block, BLOCK + behind, false);
     }
 
-    /// Takes the last block, filled up with zeros; `length` is the message's.
+    /// Takes the last block, filled up with zeros, and gives the first 16 bytes; `length` is the message's.
     #[inline(always)]
-    pub const fn last(mut self, block: &[u32; 16], length: u32) -> [u32; 4] {
-        compress(&mut self.0, block, BLOCK + length, true);
-        let [h0, h1, h2, h3, ..] = self.0;
+    pub const fn finish(&mut self, length: u32) -> [u32; 4] {
+        compress(&mut self.state, &self.block, BLOCK + length, true);
+        let [h0, h1, h2, h3, ..] = self.state;
         [h0, h1, h2, h3]
     }
 }

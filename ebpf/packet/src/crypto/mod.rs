@@ -12,9 +12,9 @@ mod sealed;
 #[cfg(test)]
 mod tests;
 
-pub use blake2s::{Keyed, blake2s};
+pub use blake2s::{Hash, blake2s};
 pub use salsa20::box_key;
-pub use sealed::{PING_LEN, PONG_LEN, open_ping, seal_pong};
+pub use sealed::{PING_LEN, PONG_LEN, Sealed};
 
 /// All words here are little endian, as Salsa20, Poly1305 and BLAKE2s read them; packet memory is copied without swapping.
 const _: () = assert!(cfg!(target_endian = "little"), "packet words are taken for little endian");

@@ -1,7 +1,26 @@
 //! Poly1305 (RFC 8439 section 2.5) in five limbs of 26 bits, so that products and their sums fit 64 bits.
 
+/// The tag of 32 bytes.
+#[inline(never)]
+pub(super) const fn tag_of_32(tag: &mut [u32; 4], key: &[u32; 16], text: &[u32; 8]) {
+    let mut poly = Poly1305::new(key);
+    poly.block([text[0], text[1], text[2], text[3]]);
+    poly.block([text[4], text[5], text[6], text[7]]);
+    *tag = poly.tag();
+}
+
+/// The tag of 46 bytes; the last two of the 48 are zero.
+#[inline(never)]
+pub(super) const fn tag_of_46(tag: &mut [u32; 4], key: &[u32; 16], text: &[u32; 12]) {
+    let mut poly = Poly1305::new(key);
+    poly.block([text[0], text[1], text[2], text[3]]);
+    poly.block([text[4], text[5], text[6], text[7]]);
+    poly.last([text[8], text[9], text[10], text[11] | 1 << 16]);
+    *tag = poly.tag();
+}
+
 /// A MAC under way.
-pub(super) struct Poly1305 {
+struct Poly1305 {
     r: [u32; 5],
     sum: [u32; 5],
     pad: [u32; 4],
@@ -10,25 +29,26 @@ pub(super) struct Poly1305 {
 const LIMB: u32 = 0x3ff_ffff;
 
 impl Poly1305 {
-    /// Begins with a one-time key: the first half multiplies, the second is added at the end.
+    /// Begins with a one-time key, the first half of a block of key stream: of its two halves one multiplies, the other is
+    /// added at the end.
     #[inline(always)]
-    pub(super) const fn new(key: &[u32; 8]) -> Self {
-        let [k0, k1, k2, k3, pad @ ..] = *key;
+    const fn new(key: &[u32; 16]) -> Self {
+        let [k0, k1, k2, k3, p0, p1, p2, p3, ..] = *key;
         let [r0, r1, r2, r3, r4] = limbs([k0, k1, k2, k3], 0);
         // The clamp of the RFC, limb by limb.
         let r = [r0, r1 & 0x3ff_ff03, r2 & 0x3ff_c0ff, r3 & 0x3f0_3fff, r4 & 0x00f_ffff];
-        Self { r, sum: [0; 5], pad }
+        Self { r, sum: [0; 5], pad: [p0, p1, p2, p3] }
     }
 
     /// A block of 16 bytes.
     #[inline(always)]
-    pub(super) const fn block(&mut self, words: [u32; 4]) {
+    const fn block(&mut self, words: [u32; 4]) {
         self.add(words, 1 << 24);
     }
 
     /// A last block that is shorter, with a one behind its last byte and zeros behind that.
     #[inline(always)]
-    pub(super) const fn last(&mut self, words: [u32; 4]) {
+    const fn last(&mut self, words: [u32; 4]) {
         self.add(words, 0);
     }
 
@@ -64,7 +84,7 @@ impl Poly1305 {
 
     /// The tag.
     #[inline(always)]
-    pub(super) const fn tag(self) -> [u32; 4] {
+    const fn tag(self) -> [u32; 4] {
         let mut h = self.sum;
         // Twice around, for the first may leave a carry.
         let mut round = 0;
@@ -135,7 +155,7 @@ const fn limbs(words: [u32; 4], top: u32) -> [u32; 5] {
 mod tests {
     use super::*;
 
-    fn tag(key: [u32; 8], blocks: &[[u32; 4]]) -> [u32; 4] {
+    fn tag(key: [u32; 16], blocks: &[[u32; 4]]) -> [u32; 4] {
         let mut poly = Poly1305::new(&key);
         for block in blocks {
             poly.block(*block);
@@ -147,7 +167,7 @@ mod tests {
     #[test]
     fn carries_and_the_last_reduction_are_right() {
         let ones = [u32::MAX; 4];
-        let [one, two] = [1, 2].map(|r| [r, 0, 0, 0, 0, 0, 0, 0]);
+        let [one, two] = [1, 2].map(|r| core::array::from_fn(|at| if at == 0 { r } else { 0 }));
         assert_eq!(
             tag(one, &[ones, [0xffff_fff0, u32::MAX, u32::MAX, u32::MAX], [0x11, 0, 0, 0]]),
             [5, 0, 0, 0]

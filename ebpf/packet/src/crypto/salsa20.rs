@@ -7,31 +7,34 @@ const SIGMA: [u32; 4] = [0x6170_7865, 0x3320_646e, 0x7962_2d32, 0x6b20_6574];
 
 /// The key of the NaCl box between two parties, from their X25519 product (`crypto_box_beforenm`).
 pub fn box_key(product: &[u8; 32]) -> Key {
-    hsalsa20(&super::words(product), &[0; 4])
+    let mut key = [0; 8];
+    hsalsa20(&mut key, &super::words(product), &[0; 4]);
+    key
 }
 
 /// Derives a key from a key and the first 16 bytes of a 24-byte nonce.
-#[inline(always)]
-pub(super) fn hsalsa20(key: &Key, nonce: &[u32; 4]) -> Key {
-    let x = rounds(input(key, nonce));
-    [x[0], x[5], x[10], x[15], x[6], x[7], x[8], x[9]]
+#[inline(never)]
+pub(super) const fn hsalsa20(derived: &mut Key, key: &Key, nonce: &[u32; 4]) {
+    let x = rounds(input(key, *nonce));
+    *derived = [x[0], x[5], x[10], x[15], x[6], x[7], x[8], x[9]];
 }
 
 /// Block `counter` of the key stream; the nonce is the last 8 bytes of the 24.
-#[inline(always)]
-pub(super) fn salsa20(key: &Key, nonce: &[u32; 2], counter: u32) -> [u32; 16] {
-    let input = input(key, &[nonce[0], nonce[1], counter, 0]);
-    let mut block = rounds(input);
+#[inline(never)]
+pub(super) const fn salsa20(stream: &mut [u32; 16], key: &Key, nonce: &[u32; 2], counter: u32) {
+    let nonce = [nonce[0], nonce[1], counter, 0];
+    let block = rounds(input(key, nonce));
+    // Made again rather than kept: a program's stack has 512 bytes.
+    let input = input(key, nonce);
     let mut at = 0;
     while at < 16 {
-        block[at] = block[at].wrapping_add(input[at]);
+        stream[at] = block[at].wrapping_add(input[at]);
         at += 1;
     }
-    block
 }
 
 #[inline(always)]
-const fn input(key: &Key, nonce: &[u32; 4]) -> [u32; 16] {
+const fn input(key: &Key, nonce: [u32; 4]) -> [u32; 16] {
     let [k0, k1, k2, k3, k4, k5, k6, k7] = *key;
     let [s0, s1, s2, s3] = SIGMA;
     [s0, k0, k1, k2, k3, s1, nonce[0], nonce[1], nonce[2], nonce[3], s2, k4, k5, k6, k7, s3]

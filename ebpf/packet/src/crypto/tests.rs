@@ -38,8 +38,25 @@ fn the_keys_of_nacls_own_example_come_out() {
     let first = box_key(&product);
     assert_eq!(bytes(&first), hex::<32>("1b27556473e985d462cd51197a9a46c76009549eac6474f206c4ee0844f68389"));
     let nonce: [u32; 4] = array(&hex::<16>("69696ee955b62b73cd62bda875fc73d6"));
-    let second = salsa20::hsalsa20(&first, &nonce);
+    let mut second = [0; 8];
+    salsa20::hsalsa20(&mut second, &first, &nonce);
     assert_eq!(bytes(&second), hex::<32>("dc908dda0b9344a953629b733820778880f3ceb421bb61b91cbd4c3e66256ce4"));
+}
+
+/// Opens a box of 46 bytes.
+fn open_ping(key: &Key, nonce: &[u8; 24], sealed: &[u8]) -> Option<Vec<u8>> {
+    let mut ping = Sealed::default();
+    (ping.nonce, ping.tag, ping.text) = (array(nonce), array(&sealed[..16]), array(&sealed[16..]));
+    ping.open_ping(key).then(|| bytes(&ping.text)[..PING_LEN].to_vec())
+}
+
+/// Seals a box of 32 bytes.
+fn seal_pong(key: &Key, nonce: &[u8; 24], message: &[u8; 32]) -> Vec<u8> {
+    let mut pong = Sealed::default();
+    pong.nonce = array(nonce);
+    pong.text[..8].copy_from_slice(&array::<8>(message));
+    pong.seal_pong(key);
+    [&bytes(&pong.tag)[..], &bytes(&pong.text)[..PONG_LEN]].concat()
 }
 
 /// A box made by libsodium's `crypto_box_easy_afternm` (1.0.18) under the box key of the example above; nonce 0 to 23,
@@ -47,15 +64,10 @@ fn the_keys_of_nacls_own_example_come_out() {
 #[test]
 fn libsodiums_boxes_open_and_come_out() {
     let key = words(&hex("1b27556473e985d462cd51197a9a46c76009549eac6474f206c4ee0844f68389"));
-    let nonce: [u32; 6] = array(&std::array::from_fn::<u8, 24, _>(|at| at as u8));
-    let sealed: [u8; 62] = hex(SODIUM_PING);
-    let mut text: [u32; 12] = array(&sealed[16..]);
-    assert!(open_ping(&key, &nonce, &array(&sealed[..16]), &mut text));
-    assert_eq!(bytes(&text)[..46], std::array::from_fn::<u8, 46, _>(|at| at as u8));
-    let sealed: [u8; 48] = hex(SODIUM_PONG);
-    let mut text: [u32; 8] = array(&std::array::from_fn::<u8, 32, _>(|at| at as u8));
-    let tag = seal_pong(&key, &nonce, &mut text);
-    assert_eq!((bytes(&tag), bytes(&text)), (sealed[..16].to_vec(), sealed[16..].to_vec()));
+    let nonce = std::array::from_fn(|at| at as u8);
+    let ping = std::array::from_fn::<u8, 46, _>(|at| at as u8);
+    assert_eq!(open_ping(&key, &nonce, &hex::<62>(SODIUM_PING)), Some(ping.to_vec()));
+    assert_eq!(seal_pong(&key, &nonce, &std::array::from_fn(|at| at as u8)), hex::<48>(SODIUM_PONG));
 }
 
 const SODIUM_PING: &str = "8962fff27ad5f8e9282831099f9f57b4054f52a61f73537a488e9275af87b6d1f1d3cbf361f2ba9a62ca3d215a37f003\
@@ -89,14 +101,10 @@ proptest! {
         let (oracle, key) = pair(ours, theirs);
         let message = [&message[..], &tail].concat();
         let sealed = oracle.encrypt(&nonce.into(), &message[..]).unwrap();
-        let open = |sealed: &[u8]| {
-            let mut text: [u32; 12] = array(&sealed[16..]);
-            open_ping(&key, &array(&nonce), &array(&sealed[..16]), &mut text).then(|| bytes(&text)[..46].to_vec())
-        };
-        prop_assert_eq!(open(&sealed), Some(message));
+        prop_assert_eq!(open_ping(&key, &nonce, &sealed), Some(message));
         let mut forged = sealed;
         forged[flip / 8] ^= 1 << (flip % 8);
-        prop_assert_eq!(open(&forged), None);
+        prop_assert_eq!(open_ping(&key, &nonce, &forged), None);
     }
 
     #[test]
@@ -106,9 +114,7 @@ proptest! {
         message in any::<[u8; 32]>(),
     ) {
         let (oracle, key) = pair(ours, theirs);
-        let mut text = array(&message);
-        let tag = seal_pong(&key, &array(&nonce), &mut text);
-        let sealed = [bytes(&tag), bytes(&text)].concat();
+        let sealed = seal_pong(&key, &nonce, &message);
         prop_assert_eq!(oracle.decrypt(&nonce.into(), &sealed[..]).unwrap(), message);
     }
 
@@ -118,12 +124,14 @@ proptest! {
     ) {
         let mut oracle = <Blake2sMac<U16> as KeyInit>::new_from_slice(&key).unwrap();
         oracle.update(&message);
-        let mut state = Keyed::new(&words(&key));
+        let mut hash = Hash::keyed(&words(&key));
         let (first, rest) = message.split_at(if message.len() > 64 { 64 } else { 0 });
         if !first.is_empty() {
-            state = state.block(&array(first), 64);
+            hash.block = array(first);
+            hash.take(64);
         }
-        let tag = state.last(&array(rest), message.len() as u32);
+        hash.block = array(rest);
+        let tag = hash.finish(message.len() as u32);
         prop_assert_eq!(bytes(&tag), oracle.finalize_fixed().to_vec());
     }
 }

@@ -39,6 +39,19 @@ impl Node {
         None
     }
 
+    /// The kernel has answered a ping of the peer with this DISCO key that came from `from`.
+    pub fn handle_answered(&mut self, disco: DiscoPublic, from: SocketAddr, tx_id: TxId, now: Instant) {
+        let path = self.underlay.canonical(Path::direct(from));
+        for key in self.peers.with_disco(&disco) {
+            if let Some(peer) = self.peers.get_mut(&key) {
+                peer.vouch.note_answer(now);
+            }
+            // What would be the pong's business is done already.
+            self.note_ping(key, path, tx_id, now);
+            self.settle(key, now);
+        }
+    }
+
     /// A DISCO message. `derp_from` is who the relay says sent it.
     pub(super) fn handle_disco(
         &mut self,
@@ -51,12 +64,26 @@ impl Node {
         let Some(message) = self.disco.open(disco, bytes) else { return };
         if let Via::Udp(path) = via {
             self.note_relayed(path, disco, now);
+            self.note_passage(path, disco, now);
         }
         match message {
             Message::Ping(ping) => self.handle_ping(via, derp_from, disco, &ping, now),
             Message::Pong(pong) => self.handle_pong(disco, &pong, now),
             Message::CallMeMaybe(call) => self.handle_call(derp_from, disco, &call, now),
             message => self.handle_relay_message(derp_from, disco, message, now),
+        }
+    }
+
+    /// DISCO came up by WireGuard's port: WireGuard would have got through as well.
+    fn note_passage(&mut self, path: Path, disco: DiscoPublic, now: Instant) {
+        if path.vni.is_some() {
+            return;
+        }
+        for key in self.peers.with_disco(&disco) {
+            if let Some(peer) = self.peers.get_mut(&key) {
+                peer.vouch.prove();
+                self.settle(key, now);
+            }
         }
     }
 

@@ -155,12 +155,16 @@ impl Node {
             // Another pair of keys has other places.
             self.relays.forget(&node.key);
         }
+        let known = self.peers.get(&node.key).and_then(|peer| peer.disco);
         let peer = self.peers.upsert(id, node.key, disco);
         peer.home = node.home_region();
         peer.name = node.name.split('.').next().unwrap_or_default().to_owned();
         peer.paths.set_map_candidates(&candidates, &self.underlay, now);
         if is_new && let Some(seen) = self.observed.as_ref().and_then(|all| all.get(&node.key)).cloned() {
             self.observe_peer(&seen, now);
+        }
+        if known != disco {
+            self.disco_peers_changed();
         }
         self.settle(node.key, now);
     }
@@ -173,6 +177,7 @@ impl Node {
 
     pub(super) fn remove_peer(&mut self, key: NodePublic) {
         let Some(peer) = self.peers.remove(&key) else { return };
+        self.disco_peers_changed();
         self.slots.release(&key);
         self.to_call.remove(&key);
         self.relays.forget(&key);

@@ -38,6 +38,7 @@ use crate::slots::Slots;
 use crate::status::PeerStatus;
 use crate::timers::{Timers, Wake};
 use crate::underlay::Underlay;
+use crate::vouch::DiscoPeer;
 
 /// The whole node.
 pub struct Node {
@@ -79,6 +80,8 @@ pub struct Node {
     health: Vec<Warning>,
     transmits: VecDeque<Transmit>,
     events: VecDeque<Event>,
+    /// An [`Event::DiscoPeersChanged`] is under way.
+    disco_peers_asked: bool,
 }
 
 /// Who an overlay address is.
@@ -127,6 +130,7 @@ impl Node {
             health: Vec::new(),
             transmits: VecDeque::new(),
             events: VecDeque::from([Event::ObserveKernel]),
+            disco_peers_asked: false,
         }
     }
 
@@ -169,6 +173,25 @@ impl Node {
     /// What the kernel should be.
     pub fn desired(&self) -> &Desired {
         &self.desired
+    }
+
+    /// The peers whose DISCO pings the kernel is to know, in no particular order. A DISCO key that several nodes share is
+    /// ours to resolve.
+    pub fn disco_peers(&mut self) -> Vec<DiscoPeer> {
+        self.disco_peers_asked = false;
+        let known = self.peers.iter().filter_map(|peer| {
+            let disco = peer.disco.filter(|disco| self.peers.is_only_one_with(disco))?;
+            Some(DiscoPeer { disco, node: peer.key, vouched: peer.told_vouched })
+        });
+        known.collect()
+    }
+
+    /// The kernel will be told; several changes at once are told together.
+    fn disco_peers_changed(&mut self) {
+        if !self.disco_peers_asked {
+            self.disco_peers_asked = true;
+            self.events.push_back(Event::DiscoPeersChanged);
+        }
     }
 
     /// Our own node as control sees it.

@@ -269,6 +269,12 @@ impl Node {
                 self.events.push_back(Event::SetEndpoint { peer: key, endpoint });
             }
         }
+        let vouched = peer.is_vouched(now);
+        if peer.told_vouched != vouched {
+            peer.told_vouched = vouched;
+            self.disco_peers_changed();
+        }
+        let Some(peer) = self.peers.get_mut(&key) else { return };
         let in_use = peer.in_use(now);
         peer.pulse.follow(in_use, now);
         let via = peer.via(now);
