@@ -63,6 +63,8 @@ pub struct Config {
     pub steer: Steer,
     /// Ask the router that the port be reachable from outside.
     pub port_mapping: bool,
+    /// Drop what cannot be valid, and what comes too often, ahead of WireGuard.
+    pub shield: bool,
     /// A declarative configuration in Tailscale's `version: alpha0` format; it fills the preferences at start.
     pub config_file: Option<PathBuf>,
 }
@@ -80,6 +82,7 @@ impl Default for Config {
             rule_priority: DEFAULT_RULE_PRIORITY,
             steer: Steer::Auto,
             port_mapping: true,
+            shield: true,
             config_file: None,
         }
     }

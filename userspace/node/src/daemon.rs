@@ -73,6 +73,10 @@ pub(crate) struct Daemon {
     pub(crate) kernel: mpsc::UnboundedSender<Command>,
     /// What is in the kernel; `None` while we are down.
     pub(crate) plane: Option<Plane>,
+    /// Reads which pings the kernel answered.
+    pub(crate) answered: Option<Task<std::io::Result<()>>>,
+    /// How many peers' pings the kernel answers.
+    pub(crate) vouched: usize,
     /// How packets are steered on the underlay's devices, by name.
     pub(crate) steered: Vec<(String, Steering)>,
     /// While this node is a peer relay.
@@ -140,6 +144,11 @@ impl Daemon {
         match event {
             Event::DesiredChanged => self.apply_desired(),
             Event::SetEndpoint { peer, endpoint } => self.order(Command::Endpoint(peer, endpoint)),
+            Event::DiscoPeersChanged => {
+                let peers = self.node.disco_peers();
+                self.vouched = peers.iter().filter(|peer| peer.vouched).count();
+                self.order(Command::Disco(peers));
+            }
             Event::ObserveKernel => self.order(Command::Observe),
             Event::EndpointsChanged(_) | Event::NetInfoChanged => self.report_to_control(),
             Event::NetcheckEnded => self.netcheck_ended(),

@@ -16,7 +16,7 @@ use netlink::{Handle, LinkChange};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::Command;
 use tokio::time::{sleep, timeout};
-use types::NodePrivate;
+use types::{NodePrivate, NodePublic};
 
 use crate::sockets::BYPASS_MARK;
 use crate::{Config, Error, WireguardMode};
@@ -56,6 +56,11 @@ impl Spec {
             embedded_command: config.embedded_command.clone(),
             embedded_log: config.state_dir.join("wireguard.log"),
         }
+    }
+
+    /// What peers know the device by.
+    pub(crate) fn public_key(&self) -> NodePublic {
+        self.key.public()
     }
 }
 

@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
+use dataplane::AnsweredPing;
 use netlink::Watch;
 use tokio::signal::unix::Signal;
 use tokio::sync::mpsc;
@@ -32,6 +33,8 @@ pub(crate) enum Input {
     Derp(RegionId, derp::Event),
     /// The kernel's writer reports.
     Kernel(kernel::Report),
+    /// The kernel's programs answered pings.
+    Answered(Vec<AnsweredPing>),
     /// Something of the kernel's network changed.
     Netlink(netlink::Event),
     /// The underlay was read again.
@@ -126,6 +129,7 @@ pub(crate) async fn run(mut daemon: Daemon, mut sources: Sources) -> Result<(), 
             Input::FromKernel(batch) => daemon.on_loopback(batch, now),
             Input::Derp(region, event) => daemon.on_derp(region, event, now),
             Input::Kernel(report) => daemon.on_kernel(report, now),
+            Input::Answered(pings) => daemon.on_answered(&pings, now),
             Input::Netlink(event) => daemon.on_netlink(&event, now),
             Input::Underlay(snapshot) => daemon.on_underlay(snapshot, now),
             Input::Request(request) => match *request {

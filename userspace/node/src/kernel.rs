@@ -8,18 +8,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use dataplane::{
-    Applier, Count, Device, Mechanism, Programs, RelayedSession, Rest, Settings, Spare, Steer, Steering,
-    TraceReader, TraceSettings,
+    AnsweredReader, Applier, Count, Device, Mechanism, Programs, RelayedSession, Rest, Settings, Spare,
+    Steer, Steering, TraceReader, TraceSettings,
 };
 use netlink::wireguard::Wireguard;
 use netlink::{Handle, Mark};
-use node_core::{Desired, ObservedPeer};
+use node_core::{Desired, DiscoPeer, ObservedPeer};
 use relay_core::{Change, Leg};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinError, JoinHandle, spawn_blocking};
 use types::{NodePublic, Vni};
 
 use crate::Error;
+use crate::answering::Answering;
 use crate::device::{self, Spec};
 use crate::event_loop::Input;
 use crate::peer_relay;
@@ -45,6 +46,8 @@ pub(crate) enum Command {
     Remove,
     /// Our key changed: the next [`Command::Apply`] works with this.
     Respec(Box<Spec>),
+    /// The peers whose DISCO pings the programs know.
+    Disco(Vec<DiscoPeer>),
     /// Put the firewall's table back if somebody flushed it.
     CheckFirewall,
     /// Read the programs' counters; none while there are no programs.
@@ -88,6 +91,8 @@ pub(crate) enum Report {
     },
     /// Programs wait at the underlay's devices: answers to DISCO and STUN will be heard. Or why they will not.
     Prepared(Result<(), Error>),
+    /// Programs were loaded or found: this tells of the pings that they answer.
+    Answering(AnsweredReader),
     /// How packets are steered on the underlay's devices, by name.
     Steered(Vec<(String, Steering)>),
     /// A dump of the device; empty when there is none.
@@ -123,6 +128,9 @@ pub(crate) struct Kernel {
     underlay: BTreeMap<u32, Device>,
     steer: Steer,
     relaying: Relaying,
+    answering: Answering,
+    /// Tells of answered pings, until somebody takes it.
+    answered: Option<AnsweredReader>,
     /// Programs for the next time we go up, verified while there is nothing else to do.
     spare: Option<Spare>,
     /// Programs that no first packet waits for, while the kernel verifies them.
@@ -141,6 +149,8 @@ pub(crate) struct Options {
     pub(crate) rule_priority: u32,
     /// How to steer.
     pub(crate) steer: Steer,
+    /// Our DISCO key, and whether to shield WireGuard.
+    pub(crate) answering: Answering,
     /// The port of the sockets that `steer` delivers to.
     pub(crate) controller_port: u16,
     /// Forwarding switches that an earlier run has switched on.
@@ -172,7 +182,7 @@ pub(crate) fn start(
 
 impl Kernel {
     fn new(handle: Handle, options: Options) -> Self {
-        let Options { spec, table, rule_priority, steer, controller_port, switched } = options;
+        let Options { spec, table, rule_priority, steer, answering, controller_port, switched } = options;
         let bypass = Mark { value: BYPASS_MARK, mask: MARK_MASK };
         let settings = Settings { table, rule_priority, bypass };
         let router = Router::new(&spec.name);
@@ -188,6 +198,8 @@ impl Kernel {
             underlay,
             steer,
             relaying,
+            answering,
+            answered: None,
             spare,
             verifying,
             plane,
@@ -276,9 +288,16 @@ impl Kernel {
             }
             Command::Respec(spec) => {
                 self.spec = *spec;
+                // Handshakes with the new key must not meet a shield for the old one.
+                let unshielded =
+                    trouble(self.programs().map_or(Ok(()), |programs| programs.set_shield(None)));
                 // The device is opened anew by the next wanted state, and gets the key then.
                 self.plane = None;
-                Vec::new()
+                unshielded
+            }
+            Command::Disco(peers) => {
+                let programs = self.plane.as_mut().map(|(applier, _)| applier.programs());
+                trouble(self.answering.follow(peers, programs))
             }
             Command::CheckFirewall => vec![firewall(self.router.repair().await)],
             Command::Counters(reply) => {
@@ -313,6 +332,7 @@ impl Kernel {
             false => self.open().await.map(|plane| self.plane = Some(plane)),
         };
         let mut reports = self.attach_underlay();
+        reports.extend(self.answered.take().map(Report::Answering));
         reports.extend(self.follow_own_addresses().await);
         reports.push(Report::Prepared(opened));
         reports
@@ -340,6 +360,7 @@ impl Kernel {
             Err(failure) => Err(explain(failure, self.spec.port)),
         };
         let mut reports = vec![self.note_guard(guarded)];
+        reports.extend(self.answered.take().map(Report::Answering));
         reports.extend(self.attach_underlay());
         if opens {
             reports.extend(self.follow_own_addresses().await);
@@ -376,6 +397,8 @@ impl Kernel {
         let loaded = programs.map_err(|error| Error::system("loading the programs", error))?;
         let (mut programs, wireguard) = (loaded.map_err(programs_error)?, wireguard?);
         programs.set_ports(self.spec.port, self.controller_port).map_err(programs_error)?;
+        self.answering.apply(&mut programs, &self.spec.public_key()).map_err(programs_error)?;
+        self.answered = Some(programs.answered_reader().map_err(programs_error)?);
         let link = self.link_index(&wireguard).await?;
         programs.attach_tunnel(link).map_err(programs_error)?;
         let plane = Plane { link, wireguard: device::backend_name(&wireguard), attach: mechanism() };

@@ -17,6 +17,7 @@
 //! Deliberately not here: decisions about paths, netmaps and filters (`node-core`), programs and their maps (`dataplane`),
 //! the command line (`cli`).
 
+mod answering;
 mod answers;
 mod backend;
 mod chores;

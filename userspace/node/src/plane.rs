@@ -4,8 +4,9 @@
 
 use std::time::Instant;
 
-use dataplane::Steering;
+use dataplane::{AnsweredPing, AnsweredReader, Steering};
 use node_core::PortMapping;
+use wire::disco::TxId;
 use wire::local::Notify;
 
 use crate::chores::Chore;
@@ -47,6 +48,7 @@ impl Daemon {
             Report::Applied { result: Err(error), .. } | Report::Prepared(Err(error)) => {
                 self.not_applied(&error, now);
             }
+            Report::Answering(reader) => self.read_answered(reader),
             Report::Steered(steered) => self.follow_steering(steered),
             Report::Switched(switches) => {
                 self.state.forwarding = switches;
@@ -76,6 +78,26 @@ impl Daemon {
             self.chores.ask(Chore::CheckFirewall, now);
         } else if !self.node.desired().up {
             self.waiting_for_down.drain(..).for_each(|answer| answer(Ok(())));
+        }
+    }
+
+    /// Pings that the kernel answers are evidence for the core.
+    fn read_answered(&mut self, mut reader: AnsweredReader) {
+        let inputs = self.inputs.clone();
+        self.answered = Some(Task(tokio::spawn(async move {
+            loop {
+                let pings = reader.next().await?;
+                if inputs.send(Input::Answered(pings)).await.is_err() {
+                    return Ok(());
+                }
+            }
+        })));
+    }
+
+    /// The kernel has answered pings.
+    pub(crate) fn on_answered(&mut self, pings: &[AnsweredPing], now: Instant) {
+        for AnsweredPing { disco, source, tx_id } in pings {
+            self.node.handle_answered(*disco, *source, TxId(*tx_id), now);
         }
     }
 

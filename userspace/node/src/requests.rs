@@ -151,6 +151,8 @@ impl Daemon {
                 device: self.config.device.clone(),
                 port: self.port(),
                 attach: self.plane.as_ref().map(|plane| plane.attach.to_owned()).unwrap_or_default(),
+                shield: self.plane.is_some() && self.config.shield,
+                answering: if self.plane.is_some() { self.vouched } else { 0 },
                 devices: self.plane.iter().flat_map(|_| self.steered.iter().map(steered)).collect(),
                 ..DataPlane::default()
             }),

@@ -17,6 +17,7 @@ use tokio::sync::{broadcast, mpsc};
 use transport::tls::Trust;
 use wire::local::State as BackendState;
 
+use crate::answering::Answering;
 use crate::chores::Chores;
 use crate::config_file::ConfigFile;
 use crate::daemon::Daemon;
@@ -123,6 +124,7 @@ impl Assembly {
             table: config.table,
             rule_priority: config.rule_priority,
             steer: config.steer,
+            answering: Answering::new(state.disco_key.clone(), config.shield),
             controller_port,
             switched: state.forwarding.clone(),
         };
@@ -145,6 +147,8 @@ impl Assembly {
             underlay: Snapshot::default(),
             kernel,
             plane: None,
+            answered: None,
+            vouched: 0,
             steered: Vec::new(),
             relay: None,
             tsmp: None,

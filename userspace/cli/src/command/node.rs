@@ -39,6 +39,9 @@ pub(crate) struct NodeArgs {
     /// XDP on the uplinks where it costs nothing else. `status` shows what is done on each device, and why.
     #[arg(long, value_name = "auto|xdp|tc", default_value = "auto")]
     steer: Steer,
+    /// Drop handshakes that were not made for this node, and DISCO and STUN that come too often, ahead of WireGuard.
+    #[arg(long, value_name = "true|false", default_value_t = true, action = ArgAction::Set)]
+    shield: bool,
     /// Routing table of our own.
     #[arg(long, value_name = "NUMBER", default_value_t = DEFAULT_TABLE)]
     table: u32,
@@ -69,6 +72,7 @@ impl NodeArgs {
             wireguard: self.wireguard,
             embedded_command: vec![program.into(), OsString::from("wireguard"), OsString::from("--device")],
             steer: self.steer,
+            shield: self.shield,
             table: self.table,
             rule_priority: self.rule_priority,
             port_mapping: self.port_mapping && !is_set("TS_DISABLE_PORTMAPPER"),

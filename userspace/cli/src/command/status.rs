@@ -108,6 +108,11 @@ fn data_plane(plane: &DataPlane) -> String {
         let devices: Vec<String> = plane.devices.iter().map(steered).collect();
         let _ = writeln!(text, "# Steering: {}", devices.join(", "));
     }
+    if plane.devices.iter().any(|device| device.steering == "xdp") {
+        let shield = if plane.shield { "on" } else { "off" };
+        let _ =
+            writeln!(text, "# In the kernel: pings of {} peers answered, shield {shield}", plane.answering);
+    }
     let drops = plane.drops.iter().filter(|drop| drop.packets > 0);
     let drops: Vec<String> = drops.map(|drop| format!("{} {}", drop.packets, drop.reason)).collect();
     if !drops.is_empty() {
@@ -292,7 +297,8 @@ mod tests {
             port: 41641,
             attach: "tcx".into(),
             devices,
-
+            shield: true,
+            answering: 2,
             drops,
             peer_relay: Some(peer_relay),
         });
@@ -309,6 +315,7 @@ mod tests {
              100.64.0.2  b  alice@  linux  -\n\
              \n# WireGuard: kernel on underpass0 port 41641, programs: tcx\n\
              # Steering: eth0 by xdp, br0 by tc (its driver has no native XDP)\n\
+             # In the kernel: pings of 2 peers answered, shield on\n\
              # Dropped packets: 3 no rule\n\
              # Peer relay: 203.0.113.1:7777, 10.0.0.1:7777; sessions: 2 open, 1 connecting; forwarding: xdp\n\
              \n# Health check:\n#     - cannot reach the server\n"

@@ -263,6 +263,8 @@ fn status(inner: &Inner, peers: bool) -> Status {
         port: 41641,
         attach: "tcx".into(),
         devices: vec![SteeredDevice { name: "eth0".into(), steering: "xdp".into(), why: String::new() }],
+        shield: true,
+        answering: 1,
         drops,
         peer_relay: None,
     };

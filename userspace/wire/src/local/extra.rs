@@ -23,6 +23,10 @@ pub struct DataPlane {
     pub attach: String,
     /// How packets are steered on the devices that peers' packets arrive at.
     pub devices: Vec<SteeredDevice>,
+    /// Whether what cannot be valid is dropped ahead of WireGuard.
+    pub shield: bool,
+    /// Peers whose DISCO pings the kernel answers, also without us; on devices that are steered by `xdp`.
+    pub answering: usize,
     /// Packets the programs dropped, by reason; zero counts are left out.
     pub drops: Vec<DropCount>,
     /// This node's peer relay, where it is one.
