@@ -60,6 +60,17 @@ impl Internet {
         Ok(Nat { router, network: Ipv4Addr::new(192, 0, 2, site), next: 2 })
     }
 
+    /// A NAT as [`Self::nat`], but hard: each destination sees another, random port, and only it may answer there.
+    ///
+    /// # Errors
+    /// When a link, address or rule is refused.
+    pub fn hard_nat(&self, lab: &Lab, name: &str, host: u8, site: u8) -> anyhow::Result<Nat> {
+        let nat = self.nat(lab, name, host, site)?;
+        nat.router.sh("nft flush chain inet nat postrouting")?;
+        nat.router.sh("nft add rule inet nat postrouting oifname wan masquerade random,fully-random")?;
+        Ok(nat)
+    }
+
     /// The switch itself, to capture or to cut.
     pub fn switch(&self) -> &Namespace {
         &self.switch

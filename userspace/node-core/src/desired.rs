@@ -12,6 +12,7 @@ use types::NodePublic;
 use types::overlay::MTU;
 use wire::control::Node;
 
+use crate::detours::Detour;
 use crate::filter::Filter;
 use crate::input::Prefs;
 use crate::netmap::Netmap;
@@ -30,6 +31,9 @@ pub struct Desired {
     pub mtu: u32,
     /// The WireGuard device's peers.
     pub peers: BTreeMap<NodePublic, DesiredPeer>,
+    /// Endpoints of the peers above that stand for places on peer relays. Not counted by the generation: a change comes as
+    /// [`crate::Event::DetoursChanged`], before any endpoint that needs it.
+    pub relayed: BTreeSet<Detour>,
     /// What our own routing table (Tailscale's table 52) sends into the overlay device.
     pub routes: BTreeSet<IpNet>,
     /// What may come in.
@@ -82,6 +86,7 @@ impl Desired {
                 .collect(),
             snat_subnet_routes: prefs.snat_subnet_routes && !served_routes.is_empty(),
             addresses,
+            relayed: BTreeSet::new(),
             served_routes,
         };
         (desired, lost)

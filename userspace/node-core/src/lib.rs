@@ -12,7 +12,7 @@
 //! | `netmap` | the last good map, deltas folded in |
 //! | `underlay`, `path` | the machine's uplinks, and by which of them an address is reached |
 //! | `peers`, `peer`, `paths`, `origin`, `score` | a peer's candidates, pings, trust and choice |
-//! | `relays`, `grants` | places on peer relays, who may ask whom |
+//! | `relays`, `detours`, `grants` | places on peer relays, the kernel's endpoints for them, who may ask whom |
 //! | `vouch` | whether the kernel may answer a peer's pings by itself |
 //! | `disco`, `rng` | boxes a key, random bytes from the seed |
 //! | `endpoints`, `netcheck`, `report`, `derp_home` | our own candidates, STUN, the home region |
@@ -26,6 +26,7 @@
 
 mod derp_home;
 mod desired;
+mod detours;
 mod disco;
 mod endpoints;
 mod explain;
@@ -56,6 +57,7 @@ mod underlay;
 mod vouch;
 
 pub use desired::{Desired, DesiredPeer};
+pub use detours::Detour;
 pub use endpoints::Endpoint;
 pub use explain::{Explanation, Verdict, Way};
 pub use health::Warning;

@@ -101,6 +101,8 @@ pub enum Event {
     },
     /// Tell the kernel's programs of [`crate::Node::disco_peers`].
     DiscoPeersChanged,
+    /// [`crate::Desired::relayed`] is another: have the programs follow before any endpoint that comes after.
+    DetoursChanged,
     /// Dump the WireGuard device and call [`crate::Node::handle_kernel`].
     ObserveKernel,
     /// Our own candidates changed: report them to control, in this order.

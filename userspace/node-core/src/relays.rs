@@ -102,6 +102,8 @@ pub(crate) struct Relays {
     searches: BTreeMap<NodePublic, Search>,
     peer_by_number: BTreeMap<(DiscoPublic, Vni), NodePublic>,
     peer_by_target: BTreeMap<(SocketAddr, Vni), NodePublic>,
+    /// Grows with every change of the places.
+    revision: u64,
     generation: u32,
 }
 
@@ -214,7 +216,7 @@ impl Relays {
         self.generation = self.generation.wrapping_add(1).max(1);
         self.peer_by_number.insert((endpoint.server, vni), peer);
         if let Some(remote) = remote {
-            self.peer_by_target.insert((remote, vni), peer);
+            self.list((remote, vni), peer);
         }
         let place = Place {
             vni,
@@ -242,12 +244,11 @@ impl Relays {
         if place.stage != Stage::Binding || bind.vni != vni.get() || bind.generation != place.generation {
             return None;
         }
-        if let Some(old) = place.remote.replace(from) {
-            self.peer_by_target.remove(&(old, vni));
-        }
+        let old = place.remote.replace(from);
         place.stage = Stage::Answered(from, bind.challenge);
         place.repeat = Some((now, REPEAT));
-        self.peer_by_target.insert((from, vni), peer);
+        old.into_iter().for_each(|old| self.unlist((old, vni)));
+        self.list((from, vni), peer);
         Some(peer)
     }
 
@@ -270,9 +271,9 @@ impl Relays {
 
     /// The peer speaks through a place that we do not remember: an earlier run of ours has bound it.
     pub(crate) fn adopt(&mut self, peer: NodePublic, source: SocketAddr, vni: Vni) {
-        let search = self.searches.entry(peer).or_default();
-        if search.adopted.len() < MOST_PLACES && search.adopted.insert((source, vni)) {
-            self.peer_by_target.insert((source, vni), peer);
+        let adopted = &mut self.searches.entry(peer).or_default().adopted;
+        if adopted.len() < MOST_PLACES && adopted.insert((source, vni)) {
+            self.list((source, vni), peer);
         }
     }
 
@@ -336,6 +337,16 @@ impl Relays {
         places.filter_map(|place| Some((place.remote?, place.vni))).collect()
     }
 
+    /// Another number whenever [`Self::all`] is another.
+    pub(crate) fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// Every place of every peer.
+    pub(crate) fn all(&self) -> BTreeSet<(SocketAddr, Vni)> {
+        self.peer_by_target.keys().copied().collect()
+    }
+
     /// Who is behind a place.
     pub(crate) fn peer_at(&self, source: SocketAddr, vni: Vni) -> Option<NodePublic> {
         self.peer_by_target.get(&(source, vni)).copied()
@@ -361,8 +372,16 @@ impl Relays {
         }
         let adopted = self.searches.remove(peer).into_iter().flat_map(|search| search.adopted);
         for target in adopted {
-            self.peer_by_target.remove(&target);
+            self.unlist(target);
         }
+    }
+
+    fn list(&mut self, target: (SocketAddr, Vni), peer: NodePublic) {
+        self.revision += u64::from(self.peer_by_target.insert(target, peer).is_none());
+    }
+
+    fn unlist(&mut self, target: (SocketAddr, Vni)) {
+        self.revision += u64::from(self.peer_by_target.remove(&target).is_some());
     }
 
     fn forget_place(&mut self, peer: NodePublic, server: DiscoPublic) {
@@ -372,7 +391,7 @@ impl Relays {
         };
         self.peer_by_number.remove(&(server, place.vni));
         if let Some(remote) = place.remote {
-            self.peer_by_target.remove(&(remote, place.vni));
+            self.unlist((remote, place.vni));
         }
     }
 }

@@ -75,14 +75,21 @@ impl Node {
         self.settle(seen.key, now);
     }
 
-    /// What the kernel is told to send by `path`; `None` is the peer's loopback address, and so DERP. A peer relay's
-    /// packets need a header, which is put before them on the way from there.
+    /// What the kernel is told to send by `path`; `None` is the peer's loopback address, and so DERP. From there packets get
+    /// a peer relay's header, too, where the programs do not put it before them.
     pub(super) fn endpoint_of(&mut self, key: NodePublic, path: Option<Path>) -> SocketAddr {
-        path.filter(Path::is_direct).map_or_else(|| self.slots.endpoint(key), |path| path.remote)
+        let known = path.and_then(|path| match path.vni {
+            Some(vni) => self.detours.endpoint(path.remote, vni),
+            None => Some(path.remote),
+        });
+        known.unwrap_or_else(|| self.slots.endpoint(key))
     }
 
     /// What an endpoint of the kernel means; `None` for loopback addresses, and for what can be no path.
     fn target_of(&self, endpoint: SocketAddr) -> Option<Target> {
+        if let Some((relay, vni)) = self.detours.place(endpoint) {
+            return Some((relay, Some(vni)));
+        }
         let is_path = self.slots.of_endpoint(endpoint).is_none() && is_candidate(endpoint.ip());
         is_path.then_some((endpoint, None))
     }

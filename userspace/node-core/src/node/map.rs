@@ -117,6 +117,9 @@ impl Node {
         self.events.extend(lost.into_iter().map(Event::BadMap));
         let routes_changed = desired.routes != self.desired.routes;
         desired.generation = self.desired.generation + 1;
+        if desired.up {
+            desired.relayed = self.detours.list();
+        }
         self.desired = desired;
         self.events.push_back(Event::DesiredChanged);
         if routes_changed {

@@ -23,6 +23,7 @@ use wire::control::{DerpMap, DnsConfig, MapResponse, NetInfo, Node as WireNode, 
 use self::derp::Connection;
 use crate::derp_home::DerpHome;
 use crate::desired::Desired;
+use crate::detours::Detours;
 use crate::disco::Disco;
 use crate::endpoints::{Endpoint, Endpoints, is_candidate};
 use crate::explain::Explanation;
@@ -40,6 +41,9 @@ use crate::timers::{Timers, Wake};
 use crate::underlay::Underlay;
 use crate::vouch::DiscoPeer;
 
+/// How long after the start the peers have to use what an earlier run has left: a session's length.
+const SETTLING: Duration = Duration::from_secs(60);
+
 /// The whole node.
 pub struct Node {
     node_key: NodePublic,
@@ -54,6 +58,11 @@ pub struct Node {
     peers: Peers,
     slots: Slots,
     relays: Relays,
+    detours: Detours,
+    /// The revision of the places that the detours are up to.
+    detoured: u64,
+    /// Until then what an earlier run has left may still be in use.
+    settling_until: Instant,
     /// Relay keys that have a box.
     relay_keys: BTreeSet<DiscoPublic>,
     /// The last dump; `None` before the first.
@@ -110,6 +119,9 @@ impl Node {
             slots: Slots::new(config.derp_loopback_port),
             relays: Relays::new(u32::from_be_bytes(rng.bytes())),
             relay_keys: BTreeSet::new(),
+            detours: Detours::default(),
+            detoured: u64::MAX,
+            settling_until: clock.now + SETTLING,
             observed: None,
             disco: Disco::new(config.disco),
             rng,

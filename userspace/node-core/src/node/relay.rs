@@ -11,6 +11,7 @@ use wire::disco::{AllocateRequest, AllocateResponse, CallMeMaybeVia, Message, Re
 use wire::geneve::{Header, Protocol};
 
 use super::Node;
+use crate::detours::Detour;
 use crate::grants;
 use crate::output::{Event, Transmit, Via};
 use crate::path::Path;
@@ -36,6 +37,17 @@ impl Node {
     /// Whether control forbids this node to be a relay.
     pub fn is_relay_forbidden(&self) -> bool {
         self.netmap.node().is_some_and(|node| node.has_cap(NO_SERVER))
+    }
+
+    /// Whether the programs can put a relay's header before packets of the kernel's WireGuard, and for which places they do
+    /// already. `None` while they cannot: those packets pass through us.
+    pub fn handle_detours(&mut self, known: Option<&[Detour]>, now: Instant) {
+        self.detours.enable(known);
+        self.detoured = u64::MAX;
+        self.refresh_detours(now);
+        for key in self.peers.keys() {
+            self.settle(key, now);
+        }
     }
 
     /// The answer to [`Event::AllocateRelay`].
@@ -130,6 +142,20 @@ impl Node {
         if let Some(peer) = self.peers.get_mut(&key) {
             peer.paths.set_relayed(&targets, &self.underlay, now);
         }
+        self.refresh_detours(now);
+    }
+
+    /// Every place that is a candidate has an endpoint.
+    fn refresh_detours(&mut self, now: Instant) {
+        if std::mem::replace(&mut self.detoured, self.relays.revision()) == self.relays.revision() {
+            return;
+        }
+        let peers = &self.peers;
+        let taken = |endpoint| peers.iter().any(|peer| peer.paths.addresses().any(|addr| addr == endpoint));
+        if self.detours.set(&self.relays.all(), now < self.settling_until, taken) {
+            self.desired.relayed = self.detours.list();
+            self.events.push_back(Event::DetoursChanged);
+        }
     }
 
     fn ask_for_place(&mut self, server: NodePublic, disco: DiscoPublic, generation: u32, now: Instant) {
@@ -186,13 +212,16 @@ impl Node {
         match self.relays.peer_at(path.remote, vni) {
             Some(key) if self.peers.get(&key).is_some_and(|peer| peer.disco == Some(disco)) => {
                 self.relays.note_heard(path.remote, vni, now);
-                self.step_relays(key, now);
+                if self.relays.next(&key).is_some_and(|at| at <= now) {
+                    self.step_relays(key, now);
+                }
             }
             Some(_) => {}
             // Bound by an earlier run of ours: the peer goes on using it.
             None => {
                 if let [key] = self.peers.with_disco(&disco)[..] {
                     self.relays.adopt(key, path.remote, vni);
+                    self.refresh_detours(now);
                 }
             }
         }
