@@ -15,7 +15,7 @@ pub struct RelayEnd {
     pub local: Address,
     /// The client's port, network order.
     pub port: [u8; 2],
-    /// A [`crate::Family`].
+    /// A [`crate::Family`]; zero in both ends: the session waits for its clients, and its packets are for the socket.
     pub family: u8,
     /// Zero.
     pub zero: u8,

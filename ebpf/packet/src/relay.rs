@@ -200,7 +200,9 @@ fn find<'a>(relay: &'a impl Relay, datagram: &Datagram, family: Family) -> Resul
                 return Ok(Sender { session, stamp, index });
             }
         }
-        reason = Reason::RelayWrongSource;
+        // Not bound yet: the packets that follow the binding come before the loader has heard of it.
+        let waits = session.ends[0].family == 0;
+        reason = if waits { Reason::RelayOther } else { Reason::RelayWrongSource };
     }
     Err(if relay.is_own(&datagram.destination, family) { reason } else { Reason::RelayOther })
 }

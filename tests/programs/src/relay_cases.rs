@@ -35,6 +35,8 @@ pub const RELAY_PORT: u16 = 40_000;
 pub const MTU: u32 = 1500;
 /// A VNI without a session.
 pub const NO_SESSION: u32 = 9;
+/// A session whose clients have not bound.
+pub const WAITING: u32 = 10;
 /// A session whose second end cannot be reached without the stack.
 pub const NO_WAY: u32 = 8;
 /// Destination and source of the frames that arrive.
@@ -142,6 +144,7 @@ fn attacks(vni: u32, from: &End) -> Vec<RelayCase> {
         case("to an address that we route", transit, &payload, Reason::RelayOther),
         case("a guessed VNI", *from, &geneve(NO_SESSION, 0x7a12, 64), Reason::RelayUnknown),
         case("a VNI past all that exist", *from, &geneve(0xff_fffe, 0x7a12, 64), Reason::RelayUnknown),
+        case("of a session that waits", *from, &geneve(WAITING, 0x7a12, 64), Reason::RelayOther),
         case("VNI zero", *from, &geneve(0, 0x7a12, 64), Reason::RelayUnknown),
         case(
             "a guessed VNI of another machine",
@@ -254,7 +257,11 @@ pub struct RelayHost(BTreeMap<u32, RelaySession>);
 impl RelayHost {
     /// With the sessions of the cases.
     pub fn new() -> Self {
-        Self(sessions().into_iter().map(|(vni, ends)| (vni, session(ends, vni))).collect())
+        let mut all: BTreeMap<u32, RelaySession> =
+            sessions().into_iter().map(|(vni, ends)| (vni, session(ends, vni))).collect();
+        let stamp = RelaySession::stamp(WAITING, 1);
+        all.insert(WAITING, RelaySession { stamp, ..RelaySession::default() });
+        Self(all)
     }
 }
 

@@ -62,6 +62,7 @@ fn add_sessions(programs: &mut Programs) {
     for (vni, ends) in relay_cases::sessions() {
         programs.add_relay_session(vni, legs(ends)).expect("the map takes it");
     }
+    programs.add_waiting_relay_session(relay_cases::WAITING).expect("the map takes it");
 }
 
 /// What the program says and makes of a frame.

@@ -99,6 +99,12 @@ impl Programs {
     /// # Errors
     /// When another session is at the place of this one, or a map refuses.
     pub fn add_relay_session(&mut self, vni: u32, legs: [RelayLeg; 2]) -> Result<(), Error> {
+        let mut ends = legs.map(|leg| end(&leg));
+        packet::link_ends(&mut ends);
+        self.put_relay_session(vni, ends)
+    }
+
+    fn put_relay_session(&mut self, vni: u32, ends: [RelayEnd; 2]) -> Result<(), Error> {
         let place = RelaySession::place(vni);
         let before = self.relay.sessions.get(&place).copied();
         if let Some(other) =
@@ -106,8 +112,6 @@ impl Programs {
         {
             return Err(Error::PlaceTaken { vni, other });
         }
-        let mut ends = legs.map(|leg| end(&leg));
-        packet::link_ends(&mut ends);
         let stamp = RelaySession::stamp(vni, self.relay.next_number());
         let session = RelaySession { stamp, ends, ..RelaySession::default() };
         if let Some(before) = before {
@@ -119,6 +123,20 @@ impl Programs {
         self.write_session(place, session)?;
         self.relay.sessions.insert(place, session);
         Ok(())
+    }
+
+    /// Has packets of this VNI reach the relay's socket, from now on: its session waits for its clients.
+    ///
+    /// # Errors
+    /// As [`Self::add_relay_session`].
+    pub fn add_waiting_relay_session(&mut self, vni: u32) -> Result<(), Error> {
+        self.put_relay_session(vni, [RelayEnd::default(); 2])
+    }
+
+    /// The sessions that wait.
+    pub fn waiting_relay_sessions(&self) -> Vec<u32> {
+        let waiting = self.relay.sessions.values().filter(|session| waits(session));
+        waiting.map(|session| RelaySession::vni(session.stamp)).collect()
     }
 
     /// Ends a session; fine if there is none. Packets of its VNI are dropped then.
@@ -135,7 +153,7 @@ impl Programs {
         Ok(())
     }
 
-    /// Every session and what was forwarded. All counters are read by one call.
+    /// Every bound session and what was forwarded. All counters are read by one call.
     ///
     /// # Errors
     /// When the map cannot be read.
@@ -143,7 +161,8 @@ impl Programs {
         let Some(last) = self.relay.sessions.keys().next_back() else { return Ok(Vec::new()) };
         let uses: Vec<RelayUses> = read_all(&self.maps.relay_use, last + 1, "RELAY_USE")?;
         let now = clock::since_boot().map_err(unreadable("RELAY_USE"))?;
-        let sessions = self.relay.sessions.iter().map(|(place, session)| RelayedSession {
+        let bound = self.relay.sessions.iter().filter(|(_, session)| !waits(session));
+        let sessions = bound.map(|(place, session)| RelayedSession {
             vni: RelaySession::vni(session.stamp),
             legs: session.ends.map(|end| leg(&end)),
             traffic: uses.get(*place as usize).copied().unwrap_or_default().ends.map(|used| {
@@ -171,6 +190,11 @@ fn read_all<T: Pod + Default>(
 
 fn unreadable(map: &'static str) -> impl Fn(std::io::Error) -> Error {
     move |error| Error::Map { map, cause: MapError::IoError(error) }
+}
+
+/// Whether its clients have not both bound.
+fn waits(session: &RelaySession) -> bool {
+    session.ends[0].family == 0
 }
 
 fn end(leg: &RelayLeg) -> RelayEnd {

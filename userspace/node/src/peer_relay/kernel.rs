@@ -22,6 +22,8 @@ pub(crate) struct Relaying {
     /// Zero: nothing.
     port: u16,
     sessions: BTreeMap<Vni, [RelayLeg; 2]>,
+    /// Sessions that are not bound yet.
+    waiting: BTreeSet<Vni>,
     /// Our own addresses by device, and the devices frames may leave by.
     own: BTreeSet<(u32, IpAddr)>,
 }
@@ -30,6 +32,7 @@ impl Relaying {
     /// A relay listens on `port` and knows `sessions`, or, with zero, there is none any more.
     pub(crate) fn set(&mut self, port: u16, sessions: impl Iterator<Item = (Vni, [Leg; 2])>) {
         (self.is_known, self.port) = (true, port);
+        self.waiting.clear();
         self.sessions = sessions.filter_map(|(vni, legs)| Some((vni, both(legs)?))).collect();
     }
 
@@ -52,11 +55,19 @@ impl Relaying {
             return Ok(());
         }
         let known = programs.relay_sessions()?;
-        if !self.is_on() && known.is_empty() {
+        if !self.is_on() && known.is_empty() && programs.waiting_relay_sessions().is_empty() {
             return programs.set_relay_port(0);
         }
         for stale in known.iter().filter(|session| !self.is_wanted(session)) {
             programs.remove_relay_session(stale.vni)?;
+        }
+        for stale in programs.waiting_relay_sessions() {
+            if !Vni::new(stale).is_some_and(|vni| self.waiting.contains(&vni)) {
+                programs.remove_relay_session(stale)?;
+            }
+        }
+        for vni in &self.waiting {
+            programs.add_waiting_relay_session(vni.get())?;
         }
         for (vni, legs) in &self.sessions {
             if !known.iter().any(|session| session.vni == vni.get() && session.legs == *legs) {
@@ -90,18 +101,22 @@ impl Relaying {
         change: Change,
         programs: Option<&mut Programs>,
     ) -> Result<(), dataplane::Error> {
-        let (vni, legs) = match change {
-            Change::Bound(vni, legs) => (vni, both(legs)),
-            Change::Gone(vni) => (vni, None),
-        };
-        match legs {
-            Some(legs) => {
+        let (Change::Waiting(vni) | Change::Bound(vni, _) | Change::Gone(vni)) = change;
+        self.waiting.remove(&vni);
+        self.sessions.remove(&vni);
+        let legs = if let Change::Bound(_, legs) = change { both(legs) } else { None };
+        match (change, legs) {
+            (_, Some(legs)) => {
                 self.sessions.insert(vni, legs);
                 programs.map_or(Ok(()), |programs| programs.add_relay_session(vni.get(), legs))
             }
-            None => {
-                self.sessions.remove(&vni);
+            (Change::Gone(_), None) => {
                 programs.map_or(Ok(()), |programs| programs.remove_relay_session(vni.get()))
+            }
+            // Also a pair whose way back is not known: its packets stay with the socket.
+            (_, None) => {
+                self.waiting.insert(vni);
+                programs.map_or(Ok(()), |programs| programs.add_waiting_relay_session(vni.get()))
             }
         }
     }

@@ -88,6 +88,8 @@ pub enum Relayed {
 /// What the kernel's table has to follow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
+    /// This VNI is a session's whose clients have not both bound: its packets are for us, not to be dropped as a stranger's.
+    Waiting(Vni),
     /// Packets of this VNI go between these two; replaces what was there.
     Bound(Vni, [Leg; 2]),
     /// Nothing of this VNI goes anywhere any more.
@@ -387,7 +389,10 @@ impl PeerRelay {
         self.by_pair.insert([session.clients[0].disco, session.clients[1].disco], session.vni);
         match session.legs() {
             Some(legs) => self.changes.push_back(Change::Bound(session.vni, legs)),
-            None => self.count_connecting(session.requester, true),
+            None => {
+                self.changes.push_back(Change::Waiting(session.vni));
+                self.count_connecting(session.requester, true);
+            }
         }
         self.places.insert(place(session.vni));
         self.sessions.insert(session.vni, session);
@@ -399,9 +404,9 @@ impl PeerRelay {
         let Some(session) = self.sessions.remove(&vni) else { return };
         self.places.remove(&place(vni));
         self.by_pair.remove(&[session.clients[0].disco, session.clients[1].disco]);
-        match session.legs() {
-            Some(_) => self.changes.push_back(Change::Gone(vni)),
-            None => self.count_connecting(session.requester, false),
+        self.changes.push_back(Change::Gone(vni));
+        if session.legs().is_none() {
+            self.count_connecting(session.requester, false);
         }
         self.version += 1;
     }
