@@ -13,6 +13,7 @@ mod kernel;
 mod link;
 mod neighbor;
 mod nft;
+pub mod offload;
 mod route;
 mod rule;
 mod socket;

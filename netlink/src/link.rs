@@ -7,7 +7,7 @@ use std::fmt;
 
 use netlink_packet_route::RouteNetlinkMessage as Message;
 use netlink_packet_route::link::{
-    InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage, LinkXdp,
+    InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage, LinkXdp,
 };
 use nix::errno::Errno;
 use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_EXCL};
@@ -126,6 +126,19 @@ impl Handle {
             Err(error) => Err(error),
             Ok(()) => self.link(name).await?.ok_or_else(|| Error::NotWireguard(name.into())),
         }
+    }
+
+    /// Creates a veth pair, both ends down.
+    ///
+    /// # Errors
+    /// `is_taken` when one of the names exists.
+    pub async fn create_veth(&self, name: &str, peer: &str) -> Result<()> {
+        let mut message = named(name);
+        let peer = InfoData::Veth(InfoVeth::Peer(named(peer)));
+        let info = vec![LinkInfo::Kind(InfoKind::Veth), LinkInfo::Data(peer)];
+        message.attributes.push(LinkAttribute::LinkInfo(info));
+        let doing = Doing { action: "create veth", object: &Name(name) };
+        self.route.acknowledge(Message::NewLink(message), NLM_F_CREATE | NLM_F_EXCL, doing).await
     }
 
     /// Changes what `change` names, in one message.

@@ -12,6 +12,18 @@ pub struct Config {
     pub relay_port: [u8; 2],
     /// UDP port of a STUN server beside the relay's port, network order; zero: none.
     pub stun_port: [u8; 2],
+    /// Not zero: there are detours.
+    pub detours: u32,
+    /// The device that packets go through to get a Geneve header (its other end has `wrap`); zero: none.
+    pub wrap_ifindex: u32,
+    /// The mark of our own packets on the underlay, and its mask.
+    pub bypass_mark: u32,
+    /// As above.
+    pub bypass_mask: u32,
+    /// More ports that DISCO and WireGuard may arrive on, host order: the first, and how many.
+    pub probe_first: u16,
+    /// As above; zero: none.
+    pub probe_count: u16,
     /// [`TRACE_ON`], [`TRACE_DROPS`], or zero.
     pub trace: u32,
     /// Trace only packets from or to this IPv4 address; zero with `trace_v6` zero: all packets.

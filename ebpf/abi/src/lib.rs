@@ -6,6 +6,7 @@
 #![no_std]
 
 mod config;
+mod detour;
 mod disco;
 mod filter;
 mod flow;
@@ -16,6 +17,7 @@ mod reason;
 mod relay;
 
 pub use config::{Config, Object, TRACE_DROPS, TRACE_ON};
+pub use detour::{Arrival, Endpoint, Inward, Outward, vni_word};
 pub use disco::{
     ANSWERED_RING, Answered, BUCKETS, DiscoPeer, KeyWords, MAX_DISCO_PEERS, Nonces, SOURCE_BUCKETS, Shield,
 };
@@ -62,6 +64,8 @@ pub const OWN_PLACES: u32 = 4_096;
 pub const STUN_BUCKETS: u32 = 4_096;
 /// Prefixes a gateway forwards to.
 pub const MAX_ROUTES: u32 = 65_536;
+/// Detours: relayed peers and peers behind hard NATs together.
+pub const MAX_DETOURS: u32 = 4_096;
 /// Attachments one set of programs can have: underlay devices and the tunnel.
 pub const MAX_ATTACHMENTS: u32 = 256;
 

@@ -2,9 +2,9 @@
 #![expect(unsafe_code, reason = "aya's marker trait is unsafe to implement")]
 
 use crate::{
-    AddressKey, Answered, Config, Counter, DiscoPeer, FlowKey, FlowRegion, FlowTimes, Gateway, InnerKey, Lan,
-    Nonces, Object, OuterKey, Own, Owner, PairKey, PeerKey, Place, PortRange, RelaySession, RelayUses,
-    Session, SessionKey, Shield, Span, StunSettings, Train,
+    AddressKey, Answered, Arrival, Config, Counter, DiscoPeer, Endpoint, FlowKey, FlowRegion, FlowTimes,
+    Gateway, InnerKey, Inward, Lan, Nonces, Object, OuterKey, Outward, Own, Owner, PairKey, PeerKey, Place,
+    PortRange, RelaySession, RelayUses, Session, SessionKey, Shield, Span, StunSettings, Train,
 };
 
 macro_rules! pod {
@@ -15,6 +15,6 @@ macro_rules! pod {
 }
 
 pod! {
-    AddressKey Answered Config Counter DiscoPeer FlowKey FlowRegion FlowTimes Gateway InnerKey Lan Nonces Object OuterKey
+    AddressKey Answered Arrival Config Counter DiscoPeer Endpoint FlowKey FlowRegion FlowTimes Gateway InnerKey Inward Lan Nonces Object OuterKey Outward
     Own Owner PairKey PeerKey Place PortRange RelaySession RelayUses Session SessionKey Shield Span StunSettings Train
 }

@@ -27,6 +27,10 @@ pub enum Program {
     IntoLan = 8,
     /// Behind `underlay`: drops what cannot be valid, or comes too often, on WireGuard's port.
     Shield = 9,
+    /// Underlay egress, while there are detours: where WireGuard's packets really go.
+    Egress = 10,
+    /// Behind `egress`, on a device of our own: the relay's header.
+    Wrap = 11,
 }
 
 /// The kernel's hook a program is written for.
@@ -42,7 +46,7 @@ pub enum Hook {
 
 impl Program {
     /// Every program.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::Steer,
         Self::FromTunnel,
         Self::IntoTunnel,
@@ -53,6 +57,8 @@ impl Program {
         Self::ToTunnel,
         Self::IntoLan,
         Self::Shield,
+        Self::Egress,
+        Self::Wrap,
     ];
 
     /// The program's name: its symbol in the object, its pin and its metric label.
@@ -68,14 +74,16 @@ impl Program {
             Self::ToTunnel => "to_tunnel",
             Self::IntoLan => "into_lan",
             Self::Shield => "shield",
+            Self::Egress => "egress",
+            Self::Wrap => "wrap",
         }
     }
 
     /// Where it runs.
     pub const fn hook(self) -> Hook {
         match self {
-            Self::Steer | Self::FromTunnel | Self::ToTunnel => Hook::Ingress,
-            Self::IntoTunnel | Self::IntoLan => Hook::Egress,
+            Self::Steer | Self::FromTunnel | Self::ToTunnel | Self::Wrap => Hook::Ingress,
+            Self::IntoTunnel | Self::IntoLan | Self::Egress => Hook::Egress,
             Self::Underlay | Self::Disco | Self::Relay | Self::Stun | Self::Shield => Hook::Xdp,
         }
     }
@@ -255,6 +263,23 @@ reasons! {
     BadMac1 = 47, "bad_mac1", Drop;
     /// A size that a WireGuard message of this type cannot have.
     WrongSize = 48, "wrong_size", Drop;
+
+    /// A relayed peer's packet: the relay's header was taken off.
+    RelayedIn = 49, "relayed_in", Pass;
+    /// To a relayed peer: on its way to get the relay's header, or out with it.
+    RelayedOut = 50, "relayed_out", Send;
+    /// To a relayed peer, and with the relay's header longer than the device takes.
+    RelayedTooBig = 51, "relayed_too_big", Drop;
+    /// To a relayed peer, but nothing is there to put the relay's header on.
+    RelayedNoDevice = 52, "relayed_no_device", Drop;
+    /// Of a relayed peer, but a super-packet, or with a checksum that was left to a device: on its way to be finished.
+    RelayedUnfinished = 53, "relayed_unfinished", Send;
+    /// A peer's packet to a port that is WireGuard's for this peer only.
+    PortIn = 54, "port_in", Pass;
+    /// To a peer that hears us from another port than WireGuard's.
+    PortOut = 55, "port_out", Pass;
+    /// On our own device between the two, and not ours.
+    DetourUnknown = 56, "detour_unknown", Drop;
 }
 
 impl Reason {

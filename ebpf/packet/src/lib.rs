@@ -12,6 +12,7 @@ pub mod bucket;
 mod checksum;
 mod classify;
 pub mod crypto;
+mod detour;
 pub mod disco;
 mod filter;
 mod fingerprint;
@@ -28,12 +29,15 @@ mod stun;
 mod udp;
 
 pub use classify::{Class, classify, is_stun_request};
+pub use detour::{
+    GENEVE, Header, Headers, arrival, endpoint, geneve, headers, is_partial, relayed_vni, take_off,
+};
 pub use filter::{Lookups, decide};
 pub use flow::{outbound, reply_of};
 pub use frame::{Bytes, BytesMut, Frame, FrameMut};
 pub use ip::{Ip, Piece};
 pub use link::LinkFrame;
 pub use relay::{Relay, Sender, forward, link_ends};
-pub use steer::{Found, Ports, for_controller, next};
+pub use steer::{Ports, detour, for_controller, next};
 pub use stun::{Stun, answer};
 pub use udp::Datagram;

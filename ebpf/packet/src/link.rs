@@ -16,6 +16,9 @@ pub trait LinkFrame: FrameMut {
     /// Writes the Ethernet header: both addresses, and the type that belongs to the family.
     fn set_link(&mut self, macs: &[u32; 3], family: Family) -> Option<()>;
 
+    /// Both addresses of the Ethernet header.
+    fn macs(&self) -> Option<[u32; 3]>;
+
     /// Sends the frame back where it came from: exchanges the Ethernet header's addresses.
     fn turn_link(&mut self) -> Option<()>;
 }

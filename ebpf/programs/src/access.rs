@@ -1,7 +1,7 @@
 //! The only access to packet memory.
 //!
 //! In TC, reads go through `bpf_skb_load_bytes_relative` at the network header. That works on devices with and without a link
-//! header, behind VLAN tags, and on packets whose headers are not in linear memory, and needs no bounds proof. In XDP there is the frame itself: each access is compared with its end first,
+//! header, behind VLAN tags, and needs no bounds proof; headers must be in linear memory, where the kernel keeps them. In XDP there is the frame itself: each access is compared with its end first,
 //! in a way the verifier follows.
 
 use abi::Family;
@@ -49,7 +49,34 @@ impl Frame for Skb<'_> {
 
     #[inline(always)]
     fn reaches(&self, end: usize) -> bool {
-        self.load::<u8>(end.wrapping_sub(1)).is_some()
+        if self.load::<u8>(end.wrapping_sub(1)).is_some() {
+            return true;
+        }
+        // The helper sees linear memory only, and of a super-packet that is its headers. Where such a one ends is then told to
+        // the length of a link header; the stack drops what is shorter than it says.
+        let length = self.0.len() as usize;
+        self.linear() < length && end <= length
+    }
+}
+
+impl Skb<'_> {
+    /// Bytes in linear memory, from the packet's first byte.
+    #[inline(always)]
+    fn linear(&self) -> usize {
+        let (data, end): (usize, usize);
+        // By hand, as in XDP below.
+        // SAFETY: reads `data` and `data_end` of a valid `struct __sk_buff`.
+        unsafe {
+            core::arch::asm!(
+                "{0} = *(u32 *)({2} + 76)",
+                "{1} = *(u32 *)({2} + 80)",
+                out(reg) data,
+                out(reg) end,
+                in(reg) self.0.skb.skb,
+                options(pure, readonly, nostack)
+            );
+        }
+        end - data
     }
 }
 
@@ -146,6 +173,13 @@ impl LinkFrame for Ethernet<'_> {
             ((place + 12) as *mut u16).write(kind);
         }
         Some(())
+    }
+
+    #[inline(always)]
+    fn macs(&self) -> Option<[u32; 3]> {
+        let place = Self::place(self.0, 0, ETHERNET)? as *const [u32; 3];
+        // SAFETY: within the frame, as just proved; alignment as for words.
+        Some(unsafe { place.read() })
     }
 
     #[inline(always)]

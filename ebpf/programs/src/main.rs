@@ -11,6 +11,8 @@
 #![feature(core_intrinsics, asm_experimental_arch)]
 
 mod access;
+mod detour;
+mod egress;
 mod fib;
 mod disco;
 mod flows;
@@ -29,6 +31,7 @@ mod tables;
 mod to_tunnel;
 mod underlay;
 mod verdict;
+mod wrap;
 
 /// `bpf_fib_lookup` is for GPL programs only; this crate and what it links are dual-licensed for that.
 #[unsafe(link_section = "license")]

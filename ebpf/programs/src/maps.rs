@@ -3,7 +3,7 @@
 //! Hash maps are not preallocated, so that a small filter and a quiet network cost little memory.
 
 use abi::{
-    AddressKey, Config, Counter, DEFAULT_PLACES, FLOW_REGIONS, FlowKey, FlowRegion, FlowTimes, Gateway,
+    AddressKey, Arrival, Config, Counter, Endpoint, Inward, MAX_DETOURS, Outward, DEFAULT_PLACES, FLOW_REGIONS, FlowKey, FlowRegion, FlowTimes, Gateway,
     InnerKey, Lan, MAX_ATTACHMENTS, MAX_FLOWS, OWN_PLACES, MAX_PAIRS, MAX_PEER_PREFIXES, MAX_PREFIXES,
     MAX_RANGES, MAX_RELAY_SESSIONS, MAX_ROUTES, Next, Object, OuterKey, Own, Owner, PLACE_REGIONS,
     PairKey, PeerKey, Place, PortRange, Program, REASONS, RelaySession, RelayUses, STUN_BUCKETS, Session,
@@ -56,6 +56,14 @@ pub static FLOW_REGION: Array<FlowRegion> = Array::with_max_entries(FLOW_REGIONS
 /// Which peer an address is routed to.
 #[map]
 pub static PEERS: LpmTrie<PeerKey, u32> = LpmTrie::with_max_entries(MAX_PEER_PREFIXES, 0);
+
+/// What the endpoints that WireGuard believes in are on the wire.
+#[map]
+pub static DETOURS_OUT: HashMap<Endpoint, Outward> = HashMap::with_max_entries(MAX_DETOURS, BPF_F_NO_PREALLOC);
+
+/// And back.
+#[map]
+pub static DETOURS_IN: HashMap<Arrival, Inward> = HashMap::with_max_entries(MAX_DETOURS, BPF_F_NO_PREALLOC);
 
 /// The programs that `underlay` jumps to.
 #[map]

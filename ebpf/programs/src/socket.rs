@@ -13,7 +13,7 @@ use aya_ebpf::{
     helpers::generated::{bpf_fib_lookup, bpf_sk_assign, bpf_sk_lookup_udp, bpf_sk_release},
     programs::TcContext,
 };
-use packet::{Found, Ip};
+use packet::{Datagram, Ip};
 
 const AF_INET: u32 = 2;
 const AF_INET6: u32 = 10;
@@ -37,13 +37,13 @@ struct FibQuery {
 
 /// Gives the packet to the socket bound to `port` (network order); the answer says how that went.
 #[inline(always)]
-pub fn deliver(ctx: &TcContext, found: &Found, port: [u8; 2]) -> Reason {
-    if !is_for_us(ctx, &found.datagram.ip) {
+pub fn deliver(ctx: &TcContext, datagram: &Datagram, reason: Reason, port: [u8; 2]) -> Reason {
+    if !is_for_us(ctx, &datagram.ip) {
         return Reason::Transit;
     }
-    let (sport, dport) = (u16::from_ne_bytes(found.datagram.source_port), u16::from_ne_bytes(port));
-    let Ip { source: saddr, destination: daddr, .. } = found.datagram.ip;
-    let socket = match found.datagram.ip.family {
+    let (sport, dport) = (u16::from_ne_bytes(datagram.source_port), u16::from_ne_bytes(port));
+    let Ip { source: saddr, destination: daddr, .. } = datagram.ip;
+    let socket = match datagram.ip.family {
         Family::V4 => lookup(ctx, TupleV4 { saddr: saddr[0], daddr: daddr[0], sport, dport }),
         Family::V6 => lookup(ctx, TupleV6 { saddr, daddr, sport, dport }),
     };
@@ -56,7 +56,7 @@ pub fn deliver(ctx: &TcContext, found: &Found, port: [u8; 2]) -> Reason {
         bpf_sk_release(socket.cast());
         result
     };
-    if result == 0 { found.reason } else { Reason::NotAssigned }
+    if result == 0 { reason } else { Reason::NotAssigned }
 }
 
 /// The UDP socket that would get a packet of this tuple, referenced.

@@ -1,15 +1,16 @@
-//! `steer`, TC ingress of each underlay device: DISCO and STUN answers to WireGuard's port reach the controller.
+//! `steer`, TC ingress of each underlay device: DISCO and STUN answers to WireGuard's port reach the controller, and what
+//! came by a detour reaches WireGuard, unless `underlay` has seen to it already.
 //!
 //! Everything else passes untouched and uncounted; fragments and IPv4 options are left to the stack, and tagged frames to
 //! the VLAN's own device, where they come by again.
 
-use abi::{Program, Reason};
+use abi::Program;
 use aya_ebpf::{bindings::TC_ACT_UNSPEC, macros::classifier, programs::TcContext};
-use packet::for_controller;
+use packet::{Datagram, Ports, for_controller};
 
 use crate::{
     access::Skb,
-    socket,
+    detour, socket,
     verdict::{conclude, config, trace},
 };
 
@@ -19,11 +20,18 @@ pub fn steer(ctx: TcContext) -> i32 {
     if config.wireguard_port == [0; 2] || is_tagged(&ctx) {
         return TC_ACT_UNSPEC;
     }
-    let Some(found) = for_controller(&Skb(&ctx), config.wireguard_port) else {
+    let (frame, ports) = (Skb(&ctx), Ports::of(&config));
+    let Some(datagram) = Datagram::parse(&frame) else { return TC_ACT_UNSPEC };
+    let arrived =
+        if config.detours == 0 { None } else { detour::arrived(&ctx, &datagram, &ports, &config) };
+    let reason = if let Some(reason) = arrived {
+        reason
+    } else if let Some(reason) = for_controller(&frame, &datagram, &ports) {
+        socket::deliver(&ctx, &datagram, reason, config.controller_port)
+    } else {
         return TC_ACT_UNSPEC;
     };
-    let reason: Reason = socket::deliver(&ctx, &found, config.controller_port);
-    trace(&ctx, &config, Program::Steer, &found.datagram.ip, reason);
+    trace(&ctx, &config, Program::Steer, &datagram.ip, reason);
     conclude(&ctx, Program::Steer, reason)
 }
 

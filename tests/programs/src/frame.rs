@@ -63,6 +63,10 @@ impl LinkFrame for EthernetFrame {
         Some(())
     }
 
+    fn macs(&self) -> Option<[u32; 3]> {
+        Bytes(&self.0).words(0)
+    }
+
     fn turn_link(&mut self) -> Option<()> {
         let (destination, rest) = self.0.split_at_mut_checked(6)?;
         destination.swap_with_slice(rest.get_mut(..6)?);

@@ -1,7 +1,8 @@
 //! The cases, judged on the host. No root.
 
+use abi::Next;
 use dataplane::compile;
-use packet::{Bytes, Ports, for_controller};
+use packet::{Bytes, Datagram, Ports, for_controller};
 use programs::cases;
 use programs::tables::Tables;
 
@@ -16,8 +17,10 @@ fn the_filter_judges_every_case_as_wanted() {
 #[test]
 fn steering_recognizes_every_case_as_wanted() {
     for case in cases::steer() {
-        let found = for_controller(&Bytes(&case.packet), cases::PORT.to_be_bytes());
-        assert_eq!(found.map(|found| found.reason), case.want, "{}", case.name);
+        let frame = Bytes(&case.packet);
+        let ports = Ports { wireguard: PORTS.wireguard, ..Ports::default() };
+        let found = Datagram::parse(&frame).and_then(|datagram| for_controller(&frame, &datagram, &ports));
+        assert_eq!(found, case.want, "{}", case.name);
     }
 }
 
@@ -25,14 +28,19 @@ const PORTS: Ports = Ports {
     wireguard: cases::PORT.to_be_bytes(),
     relay: cases::RELAY_PORT.to_be_bytes(),
     stun: cases::STUN_PORT.to_be_bytes(),
+    probes: (0, 0),
 };
+
+fn next(packet: &[u8], ports: &Ports) -> Option<Next> {
+    let frame = Bytes(packet);
+    packet::next(&frame, &Datagram::parse(&frame)?, ports)
+}
 
 #[test]
 fn an_underlay_packet_goes_to_the_program_it_is_for() {
     for case in cases::underlay() {
-        let next = packet::next(&Bytes(&case.packet), &PORTS);
-        assert_eq!(next.map(|(_, next)| next), case.want, "{}", case.name);
-        assert_eq!(packet::next(&Bytes(&case.packet), &Ports::default()), None, "off: {}", case.name);
+        assert_eq!(next(&case.packet, &PORTS), case.want, "{}", case.name);
+        assert_eq!(next(&case.packet, &Ports::default()), None, "off: {}", case.name);
     }
 }
 
@@ -40,8 +48,7 @@ fn an_underlay_packet_goes_to_the_program_it_is_for() {
 fn a_datagram_cut_short_anywhere_is_the_stacks() {
     for case in cases::underlay() {
         for length in 0..case.packet.len() {
-            let frame = Bytes(&case.packet[..length]);
-            assert_eq!(packet::next(&frame, &PORTS), None, "{} at {length}", case.name);
+            assert_eq!(next(&case.packet[..length], &PORTS), None, "{} at {length}", case.name);
         }
     }
 }

@@ -124,6 +124,26 @@ impl Programs {
         self.attach(Program::Steer, ifindex)
     }
 
+    /// Attaches `wrap` to the far end of our own veth pair. Does nothing where it is attached already.
+    ///
+    /// # Errors
+    /// As [`Self::attach_tunnel`].
+    pub(crate) fn attach_wrap(&mut self, ifindex: u32) -> Result<(), Error> {
+        self.attach(Program::Wrap, ifindex)
+    }
+
+    /// Attaches `egress` to a device of the underlay, or takes it off.
+    ///
+    /// # Errors
+    /// As [`Self::attach_tunnel`].
+    pub(crate) fn attach_egress(&mut self, ifindex: u32, wanted: bool) -> Result<(), Error> {
+        if wanted {
+            self.attach(Program::Egress, ifindex)
+        } else {
+            self.detach_programs(ifindex, &[Program::Egress])
+        }
+    }
+
     /// Attaches `underlay` to a device ahead of `steer`, natively. Does nothing where it is attached already; says why it
     /// cannot be where it cannot.
     ///

@@ -82,6 +82,9 @@ pub enum Error {
     /// The kernel gives no random numbers.
     #[error("no random numbers: {0}")]
     Random(String),
+    /// A relayed peer, or one with a port of its own, that the tables cannot hold.
+    #[error("detours of peers: {0}; those before stay in force")]
+    BadDetour(String),
     /// The trace cannot be read.
     #[error("reading the trace: {0}")]
     Trace(String),

@@ -1,8 +1,8 @@
 //! The object's maps, opened from their pins.
 
 use abi::{
-    AddressKey, Config, Counter, FLOW_IDLE_NS, FlowKey, FlowTimes, Gateway, Lan, Object, Own, PairKey,
-    PeerKey, Place, PortRange, RelaySession, RelayUses, Span, StunSettings,
+    AddressKey, Arrival, Config, Counter, Endpoint, FLOW_IDLE_NS, FlowKey, FlowTimes, Gateway, Inward, Lan,
+    Object, Outward, Own, PairKey, PeerKey, Place, PortRange, RelaySession, RelayUses, Span, StunSettings,
 };
 use abi::{DiscoPeer, KeyWords, Nonces, Shield};
 use aya::Pod;
@@ -13,7 +13,7 @@ use crate::error::chain;
 use crate::pins::Pins;
 
 /// Every map that the loader pins, by its name in the object.
-pub(crate) const NAMES: [&str; 37] = [
+pub(crate) const NAMES: [&str; 39] = [
     "CONFIG",
     "GENERATION",
     "HOSTS",
@@ -24,6 +24,8 @@ pub(crate) const NAMES: [&str; 37] = [
     "FLOW_RING",
     "FLOW_REGION",
     "PEERS",
+    "DETOURS_OUT",
+    "DETOURS_IN",
     "NEXT",
     "DISCO_PEERS",
     "NONCES",
@@ -69,6 +71,8 @@ pub(crate) struct Maps {
     pub(crate) counters: PerCpuArray<MapData, Counter>,
     pub(crate) object: Array<MapData, Object>,
     pub(crate) clsact: HashMap<MapData, u32, u32>,
+    pub(crate) detours_out: HashMap<MapData, Endpoint, Outward>,
+    pub(crate) detours_in: HashMap<MapData, Arrival, Inward>,
     pub(crate) relay_sessions: Array<MapData, RelaySession>,
     pub(crate) relay_use: Array<MapData, RelayUses>,
     pub(crate) outlets: HashMap<MapData, u32, u32>,
@@ -98,6 +102,8 @@ impl Maps {
             counters: open(pins, "COUNTERS")?,
             object: open(pins, "OBJECT")?,
             clsact: open(pins, "CLSACT")?,
+            detours_out: open(pins, "DETOURS_OUT")?,
+            detours_in: open(pins, "DETOURS_IN")?,
             relay_sessions: open(pins, "RELAY_SESSIONS")?,
             relay_use: open(pins, "RELAY_USE")?,
             outlets: open(pins, "OUTLETS")?,

@@ -72,6 +72,7 @@ impl Programs {
 
     fn steer_on(&mut self, wanted: Steer, ifindex: u32, device: &Device) -> Result<Steering, Error> {
         self.attach_underlay(ifindex)?;
+        self.attach_egress(ifindex, self.has_detours()?)?;
         if let Some(why) = unwanted(wanted, device, self.relays()?)
             && (why.is_firm() || !self.steered_by_xdp.contains(&ifindex))
         {
