@@ -104,12 +104,9 @@ impl Site {
 impl Drop for Site {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            self.node.run(|| {
-                println!(
-                    "counted: {:#?}",
-                    Programs::load_or_adopt(DEVICE).map(|programs| programs.counters())
-                )
-            });
+            let counted =
+                self.node.run(|| Programs::load_or_adopt(DEVICE).map(|programs| programs.counters()));
+            println!("counted: {counted:#?}");
         }
         let removed = self.node.run(|| Programs::remove_all(DEVICE));
         assert!(removed.is_ok() || std::thread::panicking(), "{removed:?}");

@@ -47,11 +47,11 @@ impl Programs {
     /// # Errors
     /// [`Error::BadDetour`] for a VNI or port that is none; more than [`abi::MAX_DETOURS`]; a map that refuses.
     pub fn set_relayed(&mut self, relayed: &[Relayed]) -> Result<(), Error> {
-        let (in_tables, _, rewritten) = self.detours()?;
-        if in_tables == relayed.iter().copied().collect() {
+        let now = self.detours()?;
+        if now.relayed == relayed.iter().copied().collect() {
             return Ok(());
         }
-        self.write_detours(relayed, &Vec::from_iter(rewritten))
+        self.write_detours(relayed, &Vec::from_iter(now.rewritten))
     }
 
     /// These are the peers now that we speak to from other ports, all of them.
@@ -59,11 +59,11 @@ impl Programs {
     /// # Errors
     /// As [`Self::set_relayed`].
     pub fn set_rewritten(&mut self, rewritten: &[Rewritten]) -> Result<(), Error> {
-        let (relayed, _, in_tables) = self.detours()?;
-        if in_tables == rewritten.iter().copied().collect() {
+        let now = self.detours()?;
+        if now.rewritten == rewritten.iter().copied().collect() {
             return Ok(());
         }
-        self.write_detours(&Vec::from_iter(relayed), rewritten)
+        self.write_detours(&Vec::from_iter(now.relayed), rewritten)
     }
 
     /// The relayed peers in the programs' tables, also those that an earlier process put there.
@@ -71,7 +71,7 @@ impl Programs {
     /// # Errors
     /// When the tables cannot be read.
     pub fn relayed(&self) -> Result<BTreeSet<Relayed>, Error> {
-        self.detours().map(|(relayed, ..)| relayed)
+        self.detours().map(|detours| detours.relayed)
     }
 
     /// Ports besides WireGuard's on which DISCO is taken for the controller, and WireGuard's packets of
@@ -107,23 +107,23 @@ impl Programs {
         Ok(self.maps.config.get(&0, 0).map_err(Error::map("CONFIG"))?.detours != 0)
     }
 
-    /// What is in the tables: relayed peers, their keys, rewritten peers.
-    fn detours(&self) -> Result<(BTreeSet<Relayed>, BTreeSet<Endpoint>, BTreeSet<Rewritten>), Error> {
-        let (mut relayed, mut keys, mut rewritten) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+    /// What is in the tables.
+    fn detours(&self) -> Result<Detours, Error> {
+        let mut found = Detours::default();
         for entry in self.maps.detours_out.iter() {
             let (key, outward) = entry.map_err(Error::map("DETOURS_OUT"))?;
             let (ip, port) = (ip(&key), u16::from_be_bytes(key.port));
-            keys.insert(key);
+            found.keys.insert(key);
             if outward.vni != 0 {
                 let relay = SocketAddr::new(ip, u16::from_be_bytes(outward.port));
-                relayed.insert(Relayed { relay, vni: u32::from_be(outward.vni) >> 8, port });
+                found.relayed.insert(Relayed { relay, vni: u32::from_be(outward.vni) >> 8, port });
             }
             let source = u16::from_be_bytes(outward.source_port);
             if source != 0 {
-                rewritten.insert(Rewritten { remote: SocketAddr::new(ip, port), source });
+                found.rewritten.insert(Rewritten { remote: SocketAddr::new(ip, port), source });
             }
         }
-        Ok((relayed, keys, rewritten))
+        Ok(found)
     }
 
     /// Way in before way out, and way out gone before way in: what is answered can be heard.
@@ -139,7 +139,7 @@ impl Programs {
         for (endpoint, outward) in &out {
             self.maps.detours_out.insert(endpoint, outward, 0).map_err(Error::map("DETOURS_OUT"))?;
         }
-        for key in self.detours()?.1.difference(&out.keys().copied().collect()) {
+        for key in self.detours()?.keys.difference(&out.keys().copied().collect()) {
             gone_is_fine(self.maps.detours_out.remove(key)).map_err(Error::map("DETOURS_OUT"))?;
         }
         let stale: Vec<Arrival> = self
@@ -154,6 +154,14 @@ impl Programs {
         }
         self.maps.configure(|config| config.detours = u32::from(!out.is_empty()))
     }
+}
+
+/// Detours as found in the tables.
+#[derive(Default)]
+struct Detours {
+    relayed: BTreeSet<Relayed>,
+    rewritten: BTreeSet<Rewritten>,
+    keys: BTreeSet<Endpoint>,
 }
 
 type Tables = (BTreeMap<Endpoint, Outward>, BTreeMap<Arrival, Inward>);

@@ -399,6 +399,7 @@ impl Kernel {
         programs.set_ports(self.spec.port, self.controller_port).map_err(programs_error)?;
         self.answering.apply(&mut programs, &self.spec.public_key()).map_err(programs_error)?;
         self.answered = Some(programs.answered_reader().map_err(programs_error)?);
+        programs.set_bypass(BYPASS_MARK, MARK_MASK).map_err(programs_error)?;
         let link = self.link_index(&wireguard).await?;
         programs.attach_tunnel(link).map_err(programs_error)?;
         let plane = Plane { link, wireguard: device::backend_name(&wireguard), attach: mechanism() };
