@@ -70,6 +70,11 @@ impl Endpoints {
         self.mapped = external.filter(|addr| is_candidate(addr.ip()));
     }
 
+    /// What a STUN server saw of another uplink.
+    pub(crate) fn note_side(&mut self, addr: SocketAddr, now: Instant) {
+        self.seen.insert(addr, (EndpointType::STUN, now));
+    }
+
     /// Forgets what STUN saw: the network changed.
     pub(crate) fn forget(&mut self) {
         self.seen.clear();

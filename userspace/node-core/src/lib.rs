@@ -15,6 +15,7 @@
 //! | `relays`, `detours`, `grants` | places on peer relays, the kernel's endpoints for them, who may ask whom |
 //! | `vouch` | whether the kernel may answer a peer's pings by itself |
 //! | `disco`, `rng` | boxes a key, random bytes from the seed |
+//! | `pins`, `sides` | several uplinks: routes for WireGuard, STUN by the others |
 //! | `endpoints`, `netcheck`, `report`, `derp_home` | our own candidates, STUN, the home region |
 //! | `explain` | why a path is used, for people |
 //! | `pulse` | whether the path in use is alive |
@@ -43,6 +44,7 @@ mod path;
 mod paths;
 mod peer;
 mod peers;
+mod pins;
 mod pulse;
 mod relays;
 mod report;
@@ -50,6 +52,7 @@ mod rng;
 mod routes;
 mod rules;
 mod score;
+mod sides;
 mod slots;
 mod status;
 mod timers;

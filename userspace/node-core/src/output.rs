@@ -103,6 +103,8 @@ pub enum Event {
     DiscoPeersChanged,
     /// [`crate::Desired::relayed`] is another: have the programs follow before any endpoint that comes after.
     DetoursChanged,
+    /// [`crate::Node::pinned_routes`] changed: put them into the table that only our own packets ask.
+    PinsChanged,
     /// Dump the WireGuard device and call [`crate::Node::handle_kernel`].
     ObserveKernel,
     /// Our own candidates changed: report them to control, in this order.

@@ -16,7 +16,7 @@ use wire::disco::TxId;
 use crate::explain::{Verdict, Way};
 use crate::origin::Origin;
 use crate::output::{PingId, Via};
-use crate::path::Path;
+use crate::path::{Path, Uplink};
 use crate::score::{GOOD_ENOUGH, Score, Standing};
 use crate::underlay::Underlay;
 
@@ -28,12 +28,20 @@ pub(crate) const PING_TIMEOUT: Duration = Duration::from_secs(5);
 const PING_INTERVAL: Duration = Duration::from_secs(5);
 /// How often a better path is looked for while a good one works (`upgradeUDPDirectInterval`).
 const UPGRADE_INTERVAL: Duration = Duration::from_secs(60);
+/// For so long after a choice a path of a better standing is looked for more often.
+const HOPE: Duration = Duration::from_secs(20);
 /// How long a session lives without traffic (`sessionActiveTimeout`).
 pub(crate) const SESSION: Duration = Duration::from_secs(45);
 /// The shortest time between two pings that answer pings, so that two sides never ping each other in circles.
 const ANSWER_INTERVAL: Duration = Duration::from_millis(500);
 /// The shortest time between two pings by one path while the one in use is in doubt.
 const URGENT_INTERVAL: Duration = Duration::from_millis(250);
+/// A path chosen without a pong just now is believed at least so long, or until a series of pings finds it dead.
+const PROBATION: Duration = Duration::from_secs(2);
+/// How often a path by another uplink is pinged, so that NATs keep it open: many forget after 30 s.
+const STANDBY_INTERVAL: Duration = Duration::from_secs(15);
+/// For so long it may miss its pings.
+const STANDBY_KEPT: Duration = Duration::from_secs(60);
 /// A path that answered within this is sure enough to replace one that is dead.
 const JUST_NOW: Duration = Duration::from_secs(1);
 /// Addresses beyond this are swept of what is no longer current.
@@ -92,6 +100,10 @@ impl Trial {
         self.last_ping.is_some_and(|at| now < at + interval)
     }
 
+    fn answered_within(&self, now: Instant, time: Duration) -> bool {
+        self.pong.is_some_and(|(at, _)| now <= at + time)
+    }
+
     /// Until when its last pong is believed.
     fn confirmed_until(&self) -> Option<Instant> {
         self.pong.map(|(at, _)| at + TRUST)
@@ -112,6 +124,8 @@ pub(crate) struct Paths {
     origins: BTreeMap<Target, Origin>,
     trials: BTreeMap<Path, Trial>,
     best: Option<Path>,
+    /// Since when another one is the best.
+    best_since: Option<Instant>,
     trusted_until: Option<Instant>,
     last_full_ping: Option<Instant>,
     sent: BTreeMap<TxId, Sent>,
@@ -242,6 +256,22 @@ impl Paths {
         due.map(|(path, _)| *path).collect()
     }
 
+    /// For each uplink but that of `in_use`, the best path by it that may still answer, when it is due for a ping: its NAT
+    /// mappings stay open, and it is known to work when the one in use fails.
+    pub(crate) fn standbys(&self, in_use: Path, now: Instant) -> Vec<Path> {
+        let mut best: BTreeMap<Uplink, (Score, Path)> = BTreeMap::new();
+        for (path, trial) in self.trials.iter().filter(|(_, trial)| trial.answered_within(now, STANDBY_KEPT))
+        {
+            let Some((uplink, score)) = path.uplink.zip(trial.score(path.remote)) else { continue };
+            if path.uplink != in_use.uplink && best.get(&uplink).is_none_or(|best| score < best.0) {
+                best.insert(uplink, (score, *path));
+            }
+        }
+        let due =
+            |path: &Path| self.trials.get(path).is_some_and(|t| !t.pinged_within(now, STANDBY_INTERVAL));
+        best.into_values().map(|(_, path)| path).filter(due).collect()
+    }
+
     /// Whether the source of a ping deserves one back: it cannot be used yet, and its firewall is open right now.
     pub(crate) fn wants_answer_ping(&self, path: Path, now: Instant) -> bool {
         let recent = self.trials.get(&path).is_some_and(|trial| trial.pinged_within(now, ANSWER_INTERVAL));
@@ -254,7 +284,10 @@ impl Paths {
         let slow = self.latency(best).is_none_or(|latency| latency > GOOD_ENOUGH);
         let standing = |path: Path| self.trials.get(&path).map(|trial| trial.standing);
         let hopeful = self.trials.values().any(|trial| Some(trial.standing) < standing(best));
-        let upgradable = (slow || hopeful) && now >= last + UPGRADE_INTERVAL;
+        // A first exchange may have missed the better path by a few milliseconds.
+        let is_new = self.best_since.is_some_and(|since| now < since + HOPE);
+        let interval = if hopeful && is_new { PING_INTERVAL } else { UPGRADE_INTERVAL };
+        let upgradable = (slow || hopeful) && now >= last + interval;
         !best.is_direct() || !self.is_trusted(now) || upgradable
     }
 
@@ -279,7 +312,7 @@ impl Paths {
             && self.best != Some(path)
             && !matches!((challenger, current), (Some(new), Some(old)) if new.beats(old));
         if !stays {
-            self.best = Some(path);
+            self.take(path, now);
             self.trusted_until = Some(now + TRUST);
         }
         Some(sent)
@@ -332,12 +365,11 @@ impl Paths {
         if self.is_trusted(now) {
             return;
         }
-        let recent = |trial: &Trial| trial.pong.is_some_and(|(at, _)| now <= at + within);
-        let confirmed = self.trials.iter().filter(|(_, trial)| recent(trial));
+        let confirmed = self.trials.iter().filter(|(_, trial)| trial.answered_within(now, within));
         let scored = confirmed.filter_map(|(path, trial)| Some((trial.score(path.remote)?, *path, *trial)));
         if let Some((_, path, trial)) = scored.min_by_key(|(score, path, _)| (*score, *path)) {
-            self.best = Some(path);
-            self.trusted_until = trial.confirmed_until();
+            self.take(path, now);
+            self.trusted_until = trial.confirmed_until().map(|until| until.max(now + PROBATION));
         }
     }
 
@@ -349,7 +381,7 @@ impl Paths {
         }
         if self.best.is_some_and(|best| doubtful(&best)) {
             (self.best, self.trusted_until) = (None, None);
-            self.elect(TRUST, now);
+            self.elect(2 * STANDBY_INTERVAL, now);
         }
     }
 
@@ -379,6 +411,12 @@ impl Paths {
             }
         });
         ways.collect()
+    }
+
+    fn take(&mut self, path: Path, now: Instant) {
+        if self.best.replace(path) != Some(path) {
+            self.best_since = Some(now);
+        }
     }
 
     fn is_trusted(&self, now: Instant) -> bool {

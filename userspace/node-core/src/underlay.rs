@@ -50,6 +50,11 @@ impl Underlay {
         }
     }
 
+    /// The first hop by `uplink` to `ip`.
+    pub(crate) fn hop(&self, ip: IpAddr, uplink: Uplink) -> Option<Hop> {
+        self.hops_to(ip).into_iter().find(|hop| hop.uplink == uplink)
+    }
+
     /// The path as it is called here: an uplink is named only where there are several to the remote.
     pub(crate) fn canonical(&self, path: Path) -> Path {
         let known = self.hops_to(path.remote.ip());

@@ -182,6 +182,9 @@ impl Node {
         let Some(peer) = self.peers.remove(&key) else { return };
         self.disco_peers_changed();
         self.slots.release(&key);
+        if self.pins.set(key, None) {
+            self.events.push_back(Event::PinsChanged);
+        }
         self.to_call.remove(&key);
         self.relays.forget(&key);
         for wake in [

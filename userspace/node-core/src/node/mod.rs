@@ -34,11 +34,13 @@ use crate::netmap::Netmap;
 use crate::output::{Event, PingId, Transmit, Via};
 use crate::peers::Peers;
 use crate::relays::Relays;
+use crate::pins::Pins;
 use crate::rng::Rng;
+use crate::sides::Sides;
 use crate::slots::Slots;
 use crate::status::PeerStatus;
 use crate::timers::{Timers, Wake};
-use crate::underlay::Underlay;
+use crate::underlay::{Hop, Underlay};
 use crate::vouch::DiscoPeer;
 
 /// How long after the start the peers have to use what an earlier run has left: a session's length.
@@ -77,6 +79,8 @@ pub struct Node {
     home: Option<RegionId>,
     net_info: NetInfo,
     port_mapping: PortMapping,
+    pins: Pins,
+    sides: Sides,
     connections: BTreeMap<RegionId, Connection>,
     /// Peers to call once our own endpoints are fresh.
     to_call: BTreeSet<NodePublic>,
@@ -132,6 +136,8 @@ impl Node {
             home: None,
             net_info: NetInfo::default(),
             port_mapping: PortMapping::default(),
+            pins: Pins::default(),
+            sides: Sides::default(),
             connections: BTreeMap::new(),
             to_call: BTreeSet::new(),
             pings: BTreeMap::new(),
@@ -204,6 +210,12 @@ impl Node {
             self.disco_peers_asked = true;
             self.events.push_back(Event::DiscoPeersChanged);
         }
+    }
+
+    /// The addresses to which packets of our own must leave by a certain uplink, because the path in use does: as routes for
+    /// those packets alone.
+    pub fn pinned_routes(&self) -> BTreeMap<IpAddr, Hop> {
+        self.pins.routes()
     }
 
     /// Our own node as control sees it.

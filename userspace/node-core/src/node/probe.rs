@@ -182,6 +182,9 @@ impl Node {
         }
         if let Some((peer, path)) = self.peers.get_mut(&key).zip(in_use) {
             peer.pulse.note_heartbeat(path, latency, now);
+            for standby in peer.paths.standbys(path, now) {
+                self.send_ping(key, Via::Udp(standby), Purpose::Discovery, 0, now);
+            }
         }
         if self.peers.get(&key).is_some_and(|peer| peer.paths.wants_full_ping(now)) {
             self.probe(key, true, now);
@@ -277,6 +280,11 @@ impl Node {
         let Some(peer) = self.peers.get_mut(&key) else { return };
         let in_use = peer.in_use(now);
         peer.pulse.follow(in_use, now);
+        let pin = in_use
+            .and_then(|path| Some((path.remote.ip(), self.underlay.hop(path.remote.ip(), path.uplink?)?)));
+        if self.pins.set(key, pin) {
+            self.events.push_back(Event::PinsChanged);
+        }
         let via = peer.via(now);
         if peer.shown != via {
             let lost = std::mem::replace(&mut peer.shown, via);

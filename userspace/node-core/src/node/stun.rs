@@ -76,6 +76,7 @@ impl Node {
         };
         let names =
             self.names.iter().filter_map(|(name, known)| Some((name.clone(), known.clone()?))).collect();
+        self.sides.start();
         let unknown = self.netcheck.start(self.netmap.derp(), &names, families, self.home, now);
         for name in unknown {
             if self.names.insert(name.clone(), None).is_none() {
@@ -90,6 +91,10 @@ impl Node {
         for (to, tx_id) in self.netcheck.poll(&mut self.rng, now) {
             let bytes = encode_request(tx_id).to_vec();
             self.transmits.push_back(Transmit::Udp { path: Path::direct(to), bytes });
+            for (path, tx_id) in self.sides.accompany(to, &self.underlay, &mut self.rng) {
+                let bytes = encode_request(tx_id).to_vec();
+                self.transmits.push_back(Transmit::Udp { path, bytes });
+            }
         }
         if let Some(report) = self.netcheck.finish(now) {
             self.conclude(&report, now);
@@ -106,7 +111,10 @@ impl Node {
 
     pub(super) fn handle_stun(&mut self, bytes: &[u8], now: Instant) {
         let Ok((tx_id, seen)) = decode_response(bytes) else { return };
-        if self.netcheck.handle(tx_id, seen, now) {
+        if self.sides.handle(tx_id) {
+            self.endpoints.note_side(seen, now);
+            self.refresh_endpoints(now);
+        } else if self.netcheck.handle(tx_id, seen, now) {
             self.pump_netcheck(now);
         }
     }

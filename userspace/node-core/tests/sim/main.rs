@@ -14,4 +14,5 @@ mod relay;
 mod restart;
 mod traffic;
 mod traps;
+mod uplinks;
 mod world;

@@ -196,6 +196,10 @@ impl World {
                 self.at(now + DERP_DELAY, Delivery::DerpUp { host: index, region });
             }
             Event::CloseDerp(region) => drop(host.derp.remove(&region)),
+            Event::PinsChanged => {
+                let routes = host.node.pinned_routes();
+                host.pins = routes.into_iter().map(|(remote, hop)| (remote, hop.uplink)).collect();
+            }
             Event::PathChanged { .. } => host.path_changes += 1,
             Event::AllocateRelay { peer, disco, clients, generation } => {
                 let endpoint = host.relay.as_mut().and_then(|relay| relay.allocate(disco, clients, now).ok());
@@ -256,7 +260,11 @@ impl World {
 
     pub(crate) fn derp(&mut self, index: usize, region: RegionId, to: NodePublic, payload: Payload) {
         let from = self.hosts[index].key;
-        if let Some(host) = self.hosts.iter().position(|host| host.key == to) {
+        let hangs = |host: &Host| host.derp_hangs;
+        if let Some(host) = self.hosts.iter().position(|host| host.key == to)
+            && !hangs(&self.hosts[index])
+            && !hangs(&self.hosts[host])
+        {
             self.at(self.now + 2 * DERP_DELAY, Delivery::Derp { host, region, from, payload });
         }
     }

@@ -42,6 +42,8 @@ pub(crate) struct Host {
     pub(crate) drops_disco: bool,
     /// A firewall that drops WireGuard and lets DISCO in.
     pub(crate) drops_wireguard: bool,
+    /// Its connections to DERP hang, as when the uplink they use is dead.
+    pub(crate) derp_hangs: bool,
     /// Whether a controller runs; the kernel does in any case.
     pub(crate) is_up: bool,
     pub(crate) pings: BTreeMap<PingId, Result<Pong, PingError>>,
@@ -167,6 +169,7 @@ impl World {
             path_changes: 0,
             drops_disco: false,
             drops_wireguard: false,
+            derp_hangs: false,
             is_up: true,
             pings: BTreeMap::new(),
             controller_sent: 0,
