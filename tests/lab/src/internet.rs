@@ -110,16 +110,26 @@ impl Nat {
     /// When a link or address is refused.
     pub fn host(&mut self, lab: &Lab, name: &str) -> anyhow::Result<Namespace> {
         let machine = lab.namespace(name)?;
-        let [a, b, c, d] = self.network.octets();
-        let device = format!("port{}", self.next);
-        self.router
-            .ip(&format!("link add {device} type veth peer name lan netns {}", machine.full_name()))?;
-        self.router.ip(&format!("link set {device} master lan up"))?;
-        machine.ip(&format!("addr add {a}.{b}.{c}.{}/25 dev lan", d + self.next))?;
-        machine.ip("link set lan up")?;
-        machine.ip(&format!("route add default via {a}.{b}.{c}.{}", d + 1))?;
-        self.next += 1;
+        self.plug(&machine, "lan", 0)?;
         Ok(machine)
+    }
+
+    /// Connects `machine` to this NAT's site by `device`, with a default route of that metric; returns the router's end of the
+    /// cable.
+    ///
+    /// # Errors
+    /// When a link or address is refused.
+    pub fn plug(&mut self, machine: &Namespace, device: &str, metric: u32) -> anyhow::Result<String> {
+        let [a, b, c, d] = self.network.octets();
+        let port = format!("port{}", self.next);
+        self.router
+            .ip(&format!("link add {port} type veth peer name {device} netns {}", machine.full_name()))?;
+        self.router.ip(&format!("link set {port} master lan up"))?;
+        machine.ip(&format!("addr add {a}.{b}.{c}.{}/25 dev {device}", d + self.next))?;
+        machine.ip(&format!("link set {device} up"))?;
+        machine.ip(&format!("route add default via {a}.{b}.{c}.{} metric {metric}", d + 1))?;
+        self.next += 1;
+        Ok(port)
     }
 
     /// The router, to break it.

@@ -5,16 +5,17 @@
 //! which steps (`reconcile`), making and deleting the device (the daemon), attaching programs ([`Programs`]).
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 use netlink::Handle;
 use netlink::wireguard::Wireguard;
 use node_core::filter::Filter;
-use node_core::{Desired, ObservedPeer};
+use node_core::{Desired, Hop, ObservedPeer};
 use types::NodePublic;
 
 use crate::observe::{Observed, observe};
+use crate::pinned_routes::pin;
 use crate::reconcile::{PROTOCOL, Settings, Step, reconcile};
 use crate::{Error as ProgramsError, Programs};
 
@@ -67,6 +68,9 @@ impl Applier {
         for step in steps {
             self.carry_out(step).await?;
         }
+        if !desired.up {
+            self.pin(&BTreeMap::new()).await?;
+        }
         Ok(())
     }
 
@@ -76,6 +80,15 @@ impl Applier {
     /// When the device refuses.
     pub async fn set_endpoint(&mut self, peer: NodePublic, endpoint: SocketAddr) -> Result<(), Failure> {
         self.carry_out(Step::endpoint(peer, endpoint)).await
+    }
+
+    /// Lets packets of our own to each of these addresses leave by its hop, and those to no others.
+    ///
+    /// # Errors
+    /// The first route the kernel refuses; the others are set.
+    pub async fn pin(&mut self, routes: &BTreeMap<IpAddr, Hop>) -> Result<(), Failure> {
+        let table = self.settings.underlay_table;
+        pin(&self.handle, table, routes).await.map_err(|error| failure("pinning routes to peers", error))
     }
 
     /// The device's peers, see [`peers`].
@@ -198,7 +211,7 @@ mod tests {
     #[test]
     fn more_prefixes_than_the_map_holds_are_refused_before_the_first_step() {
         let owners = |count: u32| {
-            let address = |n| IpNet::from(std::net::IpAddr::from(std::net::Ipv4Addr::from_bits(n)));
+            let address = |n| IpNet::from(IpAddr::from(std::net::Ipv4Addr::from_bits(n)));
             Step::Owners((0..count).map(|n| (address(n), 1)).collect())
         };
         let filter = || Step::Filter(Filter::default());

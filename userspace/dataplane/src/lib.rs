@@ -22,6 +22,7 @@ mod maps;
 mod object;
 mod observe;
 mod peers;
+mod pinned_routes;
 mod pins;
 mod reconcile;
 mod relay;

@@ -28,7 +28,10 @@ const DEFAULT_TABLE: u32 = 253;
 pub struct Settings {
     /// Our own routing table.
     pub table: u32,
-    /// Priority of the first rule; the others follow in steps of 20, which leaves an administrator room between.
+    /// The table of routes to peers by one of several uplinks.
+    pub underlay_table: u32,
+    /// Priority of the first of Tailscale's rules; the others follow in steps of 20, which leaves an administrator room
+    /// between. Ours for [`Self::underlay_table`] stands 10 before.
     pub rule_priority: u32,
     /// The mark of our own underlay packets: they never go into the tunnel.
     pub bypass: Mark,
@@ -111,7 +114,8 @@ impl Families {
         nets.iter().filter(|net| self.ipv6 || net.addr().is_ipv4()).copied().collect()
     }
 
-    /// Tailscale's four rules a family: our own packets ask main and default and nothing else; all others ask our table.
+    /// Tailscale's four rules a family: our own packets ask main and default and nothing else; all others ask our table. Before
+    /// them stands one of ours: packets to peers leave by the uplink that was found to work.
     fn rules(&self, settings: &Settings) -> BTreeSet<Rule> {
         let families = if self.ipv6 { &[Family::V4, Family::V6][..] } else { &[Family::V4] };
         let ours = Some(settings.bypass);
@@ -129,7 +133,12 @@ impl Families {
                 ..Rule::lookup(family, priority, settings.table)
             })
         };
-        families.iter().copied().flat_map(rule).collect()
+        let pinned = |family: Family| Rule {
+            mark: ours,
+            protocol: PROTOCOL,
+            ..Rule::lookup(family, settings.rule_priority.saturating_sub(10), settings.underlay_table)
+        };
+        families.iter().copied().flat_map(|family| rule(family).chain([pinned(family)])).collect()
     }
 }
 
@@ -190,8 +199,12 @@ mod tests {
     use super::*;
     use crate::observe::ObservedPeer;
 
-    const SETTINGS: Settings =
-        Settings { table: 52, rule_priority: 5210, bypass: Mark { value: 0x80000, mask: 0xff_0000 } };
+    const SETTINGS: Settings = Settings {
+        table: 52,
+        underlay_table: 53,
+        rule_priority: 5210,
+        bypass: Mark { value: 0x80000, mask: 0xff_0000 },
+    };
 
     fn key(tag: u8) -> NodePublic {
         NodePublic::from_bytes([tag; 32])
@@ -274,7 +287,7 @@ mod tests {
         let desired = desired(&[(1, &["100.64.0.2/32"]), (2, &["100.64.0.3/32", "10.1.0.0/16"])]);
         let observed = carried_out(fresh(), &reconcile(&desired, &SETTINGS, &fresh()));
         assert_eq!(reconcile(&desired, &SETTINGS, &observed), []);
-        assert_eq!(observed.rules.len(), 8);
+        assert_eq!(observed.rules.len(), 10);
     }
 
     #[test]

@@ -355,6 +355,11 @@ impl Paths {
         }
     }
 
+    /// Whether another path than this one answered just now.
+    pub(crate) fn has_other(&self, path: Path, now: Instant) -> bool {
+        self.trials.iter().any(|(other, trial)| *other != path && trial.answered_within(now, JUST_NOW))
+    }
+
     /// Whether `path` was found dead and has not answered since.
     pub(crate) fn is_dead(&self, path: Path, now: Instant) -> bool {
         self.trials.get(&path).and_then(|trial| trial.died).is_some_and(|at| now <= at + TRUST)

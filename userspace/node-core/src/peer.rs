@@ -34,6 +34,8 @@ const BLOCKED_MOST: Duration = Duration::from_secs(3600);
 const OPENING_LIFETIME: Duration = Duration::from_secs(5);
 /// An initiation is sent again after this long, then after twice that, and so on.
 const OPENING_FIRST: Duration = Duration::from_millis(100);
+/// Packets that came within this are coming still.
+const STILL_HEARD: Duration = Duration::from_secs(1);
 /// How a handshake initiation begins, and its length (WireGuard paper, section 5.4.2).
 const INITIATION: ([u8; 4], usize) = ([1, 0, 0, 0], 148);
 /// Packets on the way to the loopback address when it was left are no sign that it was not.
@@ -105,6 +107,8 @@ pub(crate) struct Peer {
     kernel: Option<Kernel>,
     /// WireGuard packets were delivered to the kernel by DERP since the last look: what it received may be those.
     relayed: bool,
+    /// When a look last showed packets that came by a path.
+    heard_packets: Option<Instant>,
     held: Option<Held>,
     blocked: Blocked,
     corrected_at: Option<Instant>,
@@ -129,6 +133,7 @@ impl Peer {
             opening: None,
             kernel: None,
             relayed: false,
+            heard_packets: None,
             held: None,
             blocked: Blocked::default(),
             corrected_at: None,
@@ -238,7 +243,11 @@ impl Peer {
 
     /// What a look at the kernel tells of the path in use: `heard` is the one by which packets came.
     fn feel_pulse(&mut self, heard: Option<Path>, tx_grew: bool, now: Instant) {
-        match heard {
+        if heard.is_some() {
+            self.heard_packets = Some(now);
+        }
+        // The kernel does not tell by which of several uplinks packets came: there only pongs prove that one lives.
+        match heard.filter(|path| path.uplink.is_none()) {
             Some(path) => {
                 self.pulse.note_packets(path, now);
                 if tx_grew {
@@ -273,8 +282,14 @@ impl Peer {
         self.pulse.doubt(self.latency(now), now);
     }
 
-    /// A path is dead: it is left at once.
+    /// A path is dead: it is left at once. But while WireGuard's packets come by some uplink and no path answers, it is
+    /// discovery that is dead.
     pub(crate) fn bury(&mut self, path: Path, now: Instant) {
+        let lives = self.heard_packets.is_some_and(|at| now < at + STILL_HEARD);
+        if path.uplink.is_some() && lives && !self.paths.has_other(path, now) {
+            self.paths.vouch(path, now);
+            return;
+        }
         self.held = self.held.filter(|held| held.path != path);
         self.paths.bury(path, now);
     }

@@ -11,6 +11,8 @@ pub const DEFAULT_PORT: u16 = 41641;
 pub const DEFAULT_DEVICE: &str = "underpass0";
 /// Our own routing table, as Tailscale's: tools that know one know the other.
 pub const DEFAULT_TABLE: u32 = 52;
+/// The table of routes to peers by one of several uplinks.
+pub const DEFAULT_UNDERLAY_TABLE: u32 = 53;
 /// Priority of the first of our rules; the others follow at +20, +40 and +60, as Tailscale's.
 pub const DEFAULT_RULE_PRIORITY: u32 = 5210;
 
@@ -57,6 +59,8 @@ pub struct Config {
     pub embedded_command: Vec<OsString>,
     /// Our own routing table.
     pub table: u32,
+    /// The table of routes to peers by one of several uplinks; only our own packets ask it.
+    pub underlay_table: u32,
     /// Priority of our first rule.
     pub rule_priority: u32,
     /// XDP or TC on the underlay's devices.
@@ -79,6 +83,7 @@ impl Default for Config {
             wireguard: WireguardMode::Auto,
             embedded_command: Vec::new(),
             table: DEFAULT_TABLE,
+            underlay_table: DEFAULT_UNDERLAY_TABLE,
             rule_priority: DEFAULT_RULE_PRIORITY,
             steer: Steer::Auto,
             port_mapping: true,

@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use dataplane::Steering;
 use jiff::Timestamp;
-use node_core::{Carry, Event, FromDerp, Node, Path, PingId, Transmit};
+use node_core::{Carry, Event, FromDerp, Node, PingId, Transmit};
 use tokio::sync::{broadcast, mpsc};
 use tokio::task::JoinHandle;
 use transport::tls::Trust;
@@ -143,6 +143,7 @@ impl Daemon {
     fn carry_out(&mut self, event: Event, now: Instant) {
         match event {
             Event::DesiredChanged => self.apply_desired(),
+            Event::PinsChanged => self.order(Command::Pins(self.node.pinned_routes())),
             Event::SetEndpoint { peer, endpoint } => self.order(Command::Endpoint(peer, endpoint)),
             Event::DiscoPeersChanged => {
                 let peers = self.node.disco_peers();
@@ -206,7 +207,7 @@ impl Daemon {
     pub(crate) fn on_datagrams(&mut self, batch: &[Datagram], now: Instant) {
         for datagram in batch {
             let bytes = &datagram.payload;
-            let slot = self.node.handle_datagram(Path::direct(datagram.from), bytes, now);
+            let slot = self.node.handle_datagram(datagram.path, bytes, now);
             let relayed = slot.zip(bytes.get(wire::geneve::HEADER_LEN..));
             if let Some((slot, packet)) = relayed
                 && let Err(error) = self.loopback.deliver(slot, self.port(), packet)

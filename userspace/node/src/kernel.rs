@@ -5,7 +5,7 @@
 //! everything as it is. Deliberately not here: what the kernel should be (`node-core`), when to try again (the loop asks).
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use dataplane::{
     AnsweredReader, Applier, Count, Device, Mechanism, Programs, RelayedSession, Rest, Settings, Spare,
@@ -13,7 +13,7 @@ use dataplane::{
 };
 use netlink::wireguard::Wireguard;
 use netlink::{Handle, Mark};
-use node_core::{Desired, DiscoPeer, ObservedPeer};
+use node_core::{Desired, DiscoPeer, Hop, ObservedPeer};
 use relay_core::{Change, Leg};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinError, JoinHandle, spawn_blocking};
@@ -32,6 +32,8 @@ use crate::sockets::BYPASS_MARK;
 pub(crate) enum Command {
     /// Make the kernel this; `up: false` takes everything away.
     Apply(Box<Desired>),
+    /// Let packets of our own to these addresses leave by these hops.
+    Pins(BTreeMap<IpAddr, Hop>),
     /// Move one peer's endpoint.
     Endpoint(NodePublic, SocketAddr),
     /// Dump the device.
@@ -145,6 +147,8 @@ pub(crate) struct Options {
     pub(crate) spec: Spec,
     /// Our own routing table.
     pub(crate) table: u32,
+    /// The table of routes to peers by one of several uplinks.
+    pub(crate) underlay_table: u32,
     /// Priority of our first rule.
     pub(crate) rule_priority: u32,
     /// How to steer.
@@ -182,9 +186,18 @@ pub(crate) fn start(
 
 impl Kernel {
     fn new(handle: Handle, options: Options) -> Self {
-        let Options { spec, table, rule_priority, steer, answering, controller_port, switched } = options;
+        let Options {
+            spec,
+            table,
+            underlay_table,
+            rule_priority,
+            steer,
+            answering,
+            controller_port,
+            switched,
+        } = options;
         let bypass = Mark { value: BYPASS_MARK, mask: MARK_MASK };
-        let settings = Settings { table, rule_priority, bypass };
+        let settings = Settings { table, underlay_table, rule_priority, bypass };
         let router = Router::new(&spec.name);
         let (underlay, relaying) = (BTreeMap::new(), Relaying::default());
         let (spare, verifying, plane) = (None, None, None);
@@ -265,6 +278,10 @@ impl Kernel {
             Command::Endpoint(peer, endpoint) => {
                 let Some((applier, _)) = &mut self.plane else { return Vec::new() };
                 trouble(applier.set_endpoint(peer, endpoint).await)
+            }
+            Command::Pins(routes) => {
+                let Some((applier, _)) = &mut self.plane else { return Vec::new() };
+                trouble(applier.pin(&routes).await)
             }
             Command::Observe => vec![self.observe().await],
             Command::Underlay(devices) => {

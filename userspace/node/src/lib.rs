@@ -55,7 +55,8 @@ mod systemd;
 mod underlay;
 
 pub use config::{
-    Config, DEFAULT_DEVICE, DEFAULT_PORT, DEFAULT_RULE_PRIORITY, DEFAULT_TABLE, Steer, WireguardMode,
+    Config, DEFAULT_DEVICE, DEFAULT_PORT, DEFAULT_RULE_PRIORITY, DEFAULT_TABLE, DEFAULT_UNDERLAY_TABLE,
+    Steer, WireguardMode,
 };
 pub use error::Error;
 

@@ -124,7 +124,10 @@ impl Daemon {
     /// Takes note of what is in the kernel. Peers' pings are answered on the device as long as it is there.
     fn follow_plane(&mut self, plane: Option<Plane>) {
         match plane {
-            Some(_) => self.release(),
+            Some(_) => {
+                self.order(Command::Pins(self.node.pinned_routes()));
+                self.release();
+            }
             None => {
                 self.held = Some(Vec::new());
                 self.order(Command::Rest);
@@ -232,11 +235,17 @@ impl Daemon {
         let is_ours = match event {
             netlink::Event::LinkRemoved(link) => Some(link.index) == own,
             netlink::Event::RuleRemoved(rule) => rule.protocol == dataplane::PROTOCOL,
-            netlink::Event::RouteRemoved(route) => route.protocol == dataplane::PROTOCOL,
+            netlink::Event::RouteRemoved(route) => {
+                route.protocol == dataplane::PROTOCOL && route.table == self.config.table
+            }
             // It may have been ours.
             netlink::Event::Lost => true,
             _ => false,
         };
+        if matches!(event, netlink::Event::RouteRemoved(route) if route.table == self.config.underlay_table) {
+            // By ourselves, most likely; then there is nothing to do.
+            self.order(Command::Pins(self.node.pinned_routes()));
+        }
         if is_ours && own.is_some() && self.node.desired().up {
             self.chores.ask(Chore::Reapply, now);
         }

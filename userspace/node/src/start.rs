@@ -122,6 +122,7 @@ impl Assembly {
         let options = kernel::Options {
             spec,
             table: config.table,
+            underlay_table: config.underlay_table,
             rule_priority: config.rule_priority,
             steer: config.steer,
             answering: Answering::new(state.disco_key.clone(), config.shield),

@@ -60,17 +60,22 @@ pub(crate) async fn read(handle: &Handle, own: &str) -> netlink::Result<Snapshot
 
 fn snapshot(links: &[Link], addresses: &[Address], routes: &[Route], own: &str) -> Snapshot {
     let mut snapshot = Snapshot::default();
+    let mut plugged = BTreeSet::new();
     for Address { link, net } in addresses {
         let Some(link) = links.iter().find(|other| other.index == *link && is_underlay(other, own)) else {
             continue;
         };
-        snapshot.underlay.addresses.push(*net);
         snapshot.devices.entry(link.index).or_insert_with(|| device(link, links));
+        // The kernel keeps addresses and routes of a device whose cable is pulled.
+        if link.carrier {
+            plugged.insert(link.index);
+            snapshot.underlay.addresses.push(*net);
+        }
     }
     snapshot.underlay.addresses.sort_unstable();
     for route in routes.iter().filter(|route| route.kind == RouteKind::Unicast) {
-        let Some((index, device)) =
-            route.device.and_then(|index| Some((index, snapshot.devices.get_mut(&index)?)))
+        let index = route.device.filter(|index| plugged.contains(index));
+        let Some((index, device)) = index.and_then(|index| Some((index, snapshot.devices.get_mut(&index)?)))
         else {
             continue;
         };
@@ -145,6 +150,27 @@ mod tests {
             lower: None,
             xdp: None,
         }
+    }
+
+    #[test]
+    fn a_device_without_carrier_has_no_addresses_and_no_routes_but_is_still_watched() {
+        let mut links = [link(2, "eth0", Kind::Physical, true), link(3, "eth1", Kind::Physical, true)];
+        let net = |index: u32| format!("192.0.{index}.2/24").parse::<IpNet>().unwrap();
+        let addresses = [2, 3].map(|link| Address { link, net: net(link) });
+        let default = |device, metric| Route {
+            metric: Some(metric),
+            ..Route::to_device(254, "0.0.0.0/0".parse().unwrap(), device)
+        };
+        let routes = [default(2, 100), default(3, 200)];
+        let hops = |links: &[Link]| {
+            let snapshot = snapshot(links, &addresses, &routes, "underpass0");
+            assert_eq!(snapshot.devices.len(), 2);
+            let hops = &snapshot.underlay.routes[&"0.0.0.0/0".parse().unwrap()];
+            hops.iter().map(|hop| (hop.uplink.0, hop.metric)).collect::<Vec<_>>()
+        };
+        assert_eq!(hops(&links), [(2, 100), (3, 200)]);
+        links[0].carrier = false;
+        assert_eq!(hops(&links), [(3, 200)]);
     }
 
     #[test]

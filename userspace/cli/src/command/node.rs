@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use anyhow::Context;
 use clap::{ArgAction, Args};
 use node::{
-    Config, DEFAULT_DEVICE, DEFAULT_PORT, DEFAULT_RULE_PRIORITY, DEFAULT_TABLE, Steer, WireguardMode,
+    Config, DEFAULT_DEVICE, DEFAULT_PORT, DEFAULT_RULE_PRIORITY, DEFAULT_TABLE, DEFAULT_UNDERLAY_TABLE,
+    Steer, WireguardMode,
 };
 use tokio::runtime::Builder;
 
@@ -45,6 +46,9 @@ pub(crate) struct NodeArgs {
     /// Routing table of our own.
     #[arg(long, value_name = "NUMBER", default_value_t = DEFAULT_TABLE)]
     table: u32,
+    /// Routing table of our own for routes to peers by one of several uplinks.
+    #[arg(long, value_name = "NUMBER", default_value_t = DEFAULT_UNDERLAY_TABLE)]
+    underlay_table: u32,
     /// Priority of the first of our routing rules.
     #[arg(long, value_name = "NUMBER", default_value_t = DEFAULT_RULE_PRIORITY)]
     rule_priority: u32,
@@ -74,6 +78,7 @@ impl NodeArgs {
             steer: self.steer,
             shield: self.shield,
             table: self.table,
+            underlay_table: self.underlay_table,
             rule_priority: self.rule_priority,
             port_mapping: self.port_mapping && !is_set("TS_DISABLE_PORTMAPPER"),
             config_file: self.config,

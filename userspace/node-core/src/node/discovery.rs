@@ -127,6 +127,10 @@ impl Node {
         if source == Source::Duplicate {
             return false;
         }
+        if peer.in_use(now).is_some_and(|in_use| in_use != path) {
+            // It looks for other paths: it may know that ours is dead.
+            peer.pulse.doubt(peer.latency(now), now);
+        }
         let answer = source == Source::New || peer.paths.wants_answer_ping(path, now);
         if answer {
             self.send_ping(key, Via::Udp(path), Purpose::Discovery, 0, now);

@@ -212,7 +212,7 @@ impl Node {
     }
 
     /// Pings every path at once, and asks the peer by DERP to do the same.
-    fn probe_urgently(&mut self, key: NodePublic, now: Instant) {
+    pub(super) fn probe_urgently(&mut self, key: NodePublic, now: Instant) {
         let Some(peer) = self.peers.get_mut(&key) else { return };
         let due = peer.paths.start_urgent_ping(&self.underlay, now);
         let call = peer.last_call.is_none_or(|at| now >= at + CALL_INTERVAL);

@@ -48,8 +48,8 @@ impl Node {
             let doubtful = |path: &Path| path.uplink.map_or(unsettled, |uplink| !underlay.has_uplink(uplink));
             let Some(peer) = self.peers.get_mut(&key) else { continue };
             peer.doubt(doubtful, now);
-            if peer.is_active(now) {
-                self.probe(key, true, now);
+            if peer.is_active(now) && !peer.is_blocked(now) {
+                self.probe_urgently(key, now);
             }
             self.settle(key, now);
         }

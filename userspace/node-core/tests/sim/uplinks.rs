@@ -90,3 +90,33 @@ fn a_cable_plugged_in_again_is_used_again() {
         assert_eq!(leaves_by(&world, 1), public(0), "seed {seed}, carrier lost: {sees_it}");
     }
 }
+
+/// The gateway answers only, so that its own counters grow while nothing of what it sends arrives.
+#[test]
+fn a_gateway_that_only_answers_notices_as_well() {
+    for (seed, drops_disco) in (0..40).map(|seed| (seed, seed % 4 == 3)) {
+        let mut world = network(seed);
+        world.hosts[1].drops_disco = drops_disco;
+        if !drops_disco {
+            world.hosts[GATEWAY].lines[0].passes = [false; 2];
+            world.hosts[GATEWAY].derp_hangs = true;
+        }
+        let mut answered = Vec::new();
+        for id in 1..100 {
+            let (question, answer) = (1_000_000 + id, 2_000_000 + id);
+            world.send(1, GATEWAY, question);
+            world.run_for(TICK);
+            if world.arrived.contains_key(&question) {
+                world.send(GATEWAY, 1, answer);
+                answered.push(answer);
+            }
+        }
+        world.run_for(secs(1));
+        let lost = (1..100).count() - answered.iter().filter(|id| world.arrived.contains_key(id)).count();
+        let limit = if drops_disco { 2 } else { 20 };
+        assert!(
+            lost <= limit,
+            "seed {seed}: {lost} of 99 without an answer, ten a second; DISCO dead: {drops_disco}"
+        );
+    }
+}

@@ -1,13 +1,17 @@
 //! The controller's own UDP sockets, to which `steer` assigns the DISCO and STUN packets that came to the WireGuard port.
 //!
 //! Nothing is ever sent to their port from outside and nothing is sent from here; what arrives has its true source
-//! address. Both sockets live as long as the daemon. Deliberately not here: telling DISCO from STUN (`node-core`).
+//! address and device. Both sockets live as long as the daemon. Deliberately not here: telling DISCO from STUN (`node-core`).
 
-use std::io::{self, ErrorKind};
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::io::{self, ErrorKind, IoSliceMut};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::os::fd::AsRawFd;
 
 use nix::libc;
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, setsockopt, sockopt};
+use node_core::{Path, Uplink};
 use socket2::{Domain, Socket, Type};
+use tokio::io::Interest;
 use tokio::net::UdpSocket;
 
 /// The longest DISCO message there is: a call-me-maybe with hundreds of endpoints, or a ping padded to the MTU.
@@ -18,8 +22,8 @@ const BATCH: usize = 64;
 /// One received UDP payload.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Datagram {
-    /// Who sent it.
-    pub(crate) from: SocketAddr,
+    /// Who sent it, and on which device it arrived.
+    pub(crate) path: Path,
     /// What is inside UDP.
     pub(crate) payload: Vec<u8>,
 }
@@ -78,6 +82,10 @@ fn bind(domain: Domain, addr: SocketAddr) -> io::Result<UdpSocket> {
     } else {
         socket.set_ip_transparent_v4(true)?;
     }
+    match domain {
+        Domain::IPV6 => setsockopt(&socket, sockopt::Ipv6RecvPacketInfo, &true)?,
+        _ => setsockopt(&socket, sockopt::Ipv4PacketInfo, &true)?,
+    }
     socket.set_nonblocking(true)?;
     socket.bind(&addr.into())?;
     UdpSocket::from_std(socket.into())
@@ -87,10 +95,9 @@ async fn receive(socket: &UdpSocket) -> io::Result<Vec<Datagram>> {
     loop {
         socket.readable().await?;
         let mut batch = Vec::new();
-        let mut buffer = [0; LONGEST];
         while batch.len() < BATCH {
-            match socket.try_recv_from(&mut buffer) {
-                Ok((length, from)) => batch.push(Datagram { from, payload: buffer[..length].to_vec() }),
+            match socket.try_io(Interest::READABLE, || receive_one(socket)) {
+                Ok(datagram) => batch.push(datagram),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
@@ -100,4 +107,29 @@ async fn receive(socket: &UdpSocket) -> io::Result<Vec<Datagram>> {
             return Ok(batch);
         }
     }
+}
+
+fn receive_one(socket: &UdpSocket) -> io::Result<Datagram> {
+    let mut buffer = [0; LONGEST];
+    let mut control = nix::cmsg_space!(libc::in_pktinfo, libc::in6_pktinfo);
+    let mut slices = [IoSliceMut::new(&mut buffer)];
+    let received = recvmsg::<SockaddrStorage>(
+        socket.as_raw_fd(),
+        &mut slices,
+        Some(&mut control),
+        MsgFlags::MSG_DONTWAIT,
+    )?;
+    let device = received.cmsgs()?.find_map(|message| match message {
+        ControlMessageOwned::Ipv4PacketInfo(info) => u32::try_from(info.ipi_ifindex).ok(),
+        ControlMessageOwned::Ipv6PacketInfo(info) => Some(info.ipi6_ifindex),
+        _ => None,
+    });
+    let address = |from: SockaddrStorage| {
+        let v4 = from.as_sockaddr_in().map(|from| SocketAddr::from(SocketAddrV4::from(*from)));
+        v4.or(from.as_sockaddr_in6().map(|from| SocketAddr::from(SocketAddrV6::from(*from))))
+    };
+    let remote = received.address.and_then(address).ok_or(ErrorKind::InvalidData)?;
+    let length = received.bytes;
+    let path = Path { uplink: device.map(Uplink), ..Path::direct(remote) };
+    Ok(Datagram { path, payload: buffer[..length].to_vec() })
 }
