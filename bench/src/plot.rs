@@ -31,7 +31,7 @@ pub(crate) struct Curve {
 impl Plot {
     /// The file. Points that are not above zero are left out: they have no logarithm.
     pub(crate) fn svg(&self) -> String {
-        let points = || self.curves.iter().flat_map(|curve| curve.shown());
+        let points = || self.curves.iter().flat_map(Curve::shown);
         let x = Scale::over(points().map(|point| point.0), MARGIN.0, WIDTH - MARGIN.2);
         let y = Scale::over(points().map(|point| point.1), HEIGHT - MARGIN.3, MARGIN.1);
         let mut svg = format!(
