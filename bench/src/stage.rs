@@ -23,6 +23,14 @@ impl Stage {
         Server::start(&self.server, self.lab.folder(), &[])
     }
 
+    /// The server under a policy.
+    pub(crate) fn server_with_policy(&self, policy: &str) -> anyhow::Result<Server<'_>> {
+        let file = self.lab.folder().join("policy");
+        std::fs::write(&file, policy)?;
+        let file = file.to_string_lossy();
+        Server::start(&self.server, self.lab.folder(), &["--policy", &file])
+    }
+
     pub(crate) fn machine(&self, name: &str, address: u8) -> anyhow::Result<Namespace> {
         self.internet.host(&self.lab, name, address)
     }

@@ -43,6 +43,23 @@ impl<'lab> Client<'lab> {
         Ok(pair)
     }
 
+    /// One that relays for others.
+    pub(super) fn relay(
+        stage: &'lab Stage,
+        host: &'lab Namespace,
+        server: &Server<'_>,
+        kind: Kind,
+    ) -> anyhow::Result<Self> {
+        let key = server.auth_key("bench", &["--reusable"])?;
+        let relay = Self::start(stage, host, server, &key, kind)?;
+        let set = ["set", "--relay-server-port=40000"];
+        match &relay {
+            Self::Ours(node) => node.run(&set)?,
+            Self::Stock(node) => node.run(&set)?,
+        };
+        Ok(relay)
+    }
+
     fn start(
         stage: &'lab Stage,
         host: &'lab Namespace,
@@ -91,6 +108,11 @@ impl<'lab> Client<'lab> {
             Self::Ours(node) => node.peer(name),
             Self::Stock(node) => node.peer(name),
         }
+    }
+
+    /// Whether this one sends to the other by a peer relay.
+    pub(super) fn is_peer_relayed(&self, other: &Self) -> bool {
+        self.peer(other).is_ok_and(|peer| peer["PeerRelay"].as_str().is_some_and(|at| !at.is_empty()))
     }
 
     /// Whether this one sends to the other without a relay.

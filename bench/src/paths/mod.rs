@@ -22,10 +22,11 @@ const DEADLINE: Duration = Duration::from_secs(60);
 /// One run: a figure in seconds.
 type Scenario = fn(Kind) -> anyhow::Result<f64>;
 
-const SCENARIOS: [(&str, Scenario, Aim); 3] = [
+const SCENARIOS: [(&str, Scenario, Aim); 4] = [
     ("DERP to direct after the first packet, both behind port-restricted NATs", direct, Aim::AtMost(1.0)),
     ("outage when the NAT drops the direct path, which leaves DERP", cut, Aim::AtMost(2.0)),
     ("outage when one of two uplinks goes down", pulled, Aim::AtMost(2.0)),
+    ("outage when the peer relay's machine dies, which leaves DERP", relay_dies, Aim::AtMost(2.0)),
 ];
 
 pub(crate) fn run(effort: Effort) -> anyhow::Result<Vec<Row>> {
@@ -87,6 +88,33 @@ fn cut(kind: Kind) -> anyhow::Result<f64> {
     first_direct(&a, &b)?;
     let mut echoes = Echoes::start(a.host(), b.address()?)?;
     echoes.outage(|| sites.nats[0].block_udp(true))
+}
+
+/// Everybody may use everybody's relay.
+const POLICY: &str = r#"{"grants": [
+    {"src": ["*"], "dst": ["*"], "ip": ["*"]},
+    {"src": ["*"], "dst": ["*"], "app": {"tailscale.com/cap/relay": [{}]}}
+]}"#;
+
+/// How long nothing comes back when the relay dies by which a pair behind hard NATs reaches each other.
+fn relay_dies(kind: Kind) -> anyhow::Result<f64> {
+    let sites = Sites::build()?;
+    let server = sites.stage.server_with_policy(POLICY)?;
+    for nat in &sites.nats {
+        // Another port for every destination: neither end can tell the other where it will come from.
+        nat.router().sh("nft flush chain inet nat postrouting && \
+             nft add rule inet nat postrouting oifname wan masquerade random,fully-random")?;
+    }
+    let host = sites.stage.machine("relay", 33)?;
+    let relay = Client::relay(&sites.stage, &host, &server, kind)?;
+    let [a, b] = Client::pair(&sites.stage, &sites.hosts, &server, kind)?;
+    let mut echoes = Echoes::start(a.host(), b.address()?)?;
+    until("both ends use the peer relay", DEADLINE, || {
+        (a.is_peer_relayed(&b) && b.is_peer_relayed(&a)).then_some(())
+    })?;
+    let outage = echoes.outage(|| host.ip("link set wan down").map(drop));
+    drop(relay);
+    outage
 }
 
 /// How long nothing comes back when the uplink goes down by which the pair is direct, and another one is there.
