@@ -45,6 +45,11 @@ impl Stage {
         self.internet.plug(machine, address)
     }
 
+    /// The switch that everybody public is on; the machine at 203.0.113.N is at its port `pN`.
+    pub(crate) fn switch(&self) -> &Namespace {
+        self.internet.switch()
+    }
+
     /// Our daemon on `host`, answering.
     pub(crate) fn ours<'lab>(
         &'lab self,

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use lab::{Namespace, Nat, until};
 
-use crate::rig::Effort;
+use crate::rig::{Effort, Kernel};
 use crate::row::{Aim, Row, Samples};
 use crate::stage::Stage;
 use client::{Client, Kind};
@@ -106,6 +106,9 @@ fn relay_dies(kind: Kind) -> anyhow::Result<f64> {
              nft add rule inet nat postrouting oifname wan masquerade random,fully-random")?;
     }
     let host = sites.stage.machine("relay", 33)?;
+    // The switch takes what a program sends back, as one of metal does: a veth takes it only where it has a program itself.
+    let mut kernel = Kernel::load()?;
+    let _port = kernel.xdp("pass", sites.stage.switch(), "p33")?;
     let relay = Client::relay(&sites.stage, &host, &server, kind)?;
     let [a, b] = Client::pair(&sites.stage, &sites.hosts, &server, kind)?;
     let mut echoes = Echoes::start(a.host(), b.address()?)?;
