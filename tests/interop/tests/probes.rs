@@ -65,6 +65,75 @@ fn stunc_and_derpprobe_find_our_relay_in_order() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// One of two relays of a region; nobody but the other one and a prober with the mesh key is admitted, for the verifier is
+/// not there.
+fn relay<'lab>(
+    host: &'lab lab::Namespace,
+    lab: &Lab,
+    certificate: &std::path::Path,
+    other: &str,
+) -> anyhow::Result<lab::Process> {
+    let mut command = host.command(lab::underpass()?)?;
+    let state = lab.folder().join(format!("relay-{}", host.name()));
+    command.arg("relay").arg("--state").arg(state);
+    command.arg("--tls").arg(format!("{0},{0}", certificate.display()));
+    command.args(["--verify-url", "http://127.0.0.1:9/verify", "--mesh-with", other, "--mesh-key-file"]);
+    command.arg(lab.folder().join("mesh.key")).env("SSL_CERT_FILE", certificate);
+    host.start("relay", &mut command)
+}
+
+#[test]
+fn derpprobe_finds_the_mesh_of_two_relays_in_order() -> anyhow::Result<()> {
+    if stock::skipped("derpprobe_finds_the_mesh_of_two_relays_in_order", &["derpprobe"]) {
+        return Ok(());
+    }
+    let lab = Lab::new()?;
+    let internet = Internet::new(&lab)?;
+    let (one, two) = (internet.host(&lab, "one", 11)?, internet.host(&lab, "two", 12)?);
+    let client = internet.host(&lab, "client", 31)?;
+    let certificate = lab.folder().join("relays.pem");
+    client.sh(&format!(
+        "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=relay \
+         -addext subjectAltName=IP:203.0.113.11,IP:203.0.113.12 -keyout {0}.key -out {0} 2>/dev/null && \
+         cat {0}.key >> {0} && openssl rand -hex 32 > {1}/mesh.key",
+        certificate.display(),
+        lab.folder().display()
+    ))?;
+    // Each is told of both: a server leaves itself out.
+    let both = "203.0.113.11,203.0.113.12";
+    let relays = [relay(&one, &lab, &certificate, both)?, relay(&two, &lab, &certificate, both)?];
+    for relay in &relays {
+        until("the relays know each other", SOON, || {
+            relay.log().contains("mesh with another server").then_some(())
+        })
+        .map_err(|error| error.context(relay.log()))?;
+    }
+    let node = |name: &str, ip: &str| {
+        format!(
+            r#"{{"Name":"{name}","RegionID":901,"HostName":"{ip}","IPv4":"{ip}","IPv6":"none","DERPPort":443}}"#
+        )
+    };
+    let nodes = [node("901a", "203.0.113.11"), node("901b", "203.0.113.12")].join(",");
+    let map = format!(
+        r#"{{"Regions":{{"901":{{"RegionID":901,"RegionCode":"m","RegionName":"m","Nodes":[{nodes}]}}}}}}"#
+    );
+    std::fs::write(lab.folder().join("derp.json"), map)?;
+    let derpprobe = stock::program("derpprobe").map(|path| path.display().to_string()).unwrap_or_default();
+    let output = client.shell(&format!(
+        "cd {} && SSL_CERT_FILE={} {derpprobe} -once -derp-map file://$PWD/derp.json -mesh-psk-file mesh.key \
+         -tls-interval 1s -stun-interval 1s -mesh-interval 1s 2>&1",
+        lab.folder().display(),
+        certificate.display()
+    ))?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let logs = || relays.iter().map(lab::Process::log).collect::<Vec<_>>().join("\n");
+    for pair in ["901a/901b", "901b/901a", "901a/901a"] {
+        assert!(text.contains(&format!("good: derp/m/{pair}")), "{pair}: {text}\n{}", logs());
+    }
+    assert!(!text.contains("bad: "), "{text}\n{}", logs());
+    Ok(())
+}
+
 #[test]
 fn our_node_joins_tailscales_test_server_with_a_hundred_peers() -> anyhow::Result<()> {
     if stock::skipped("our_node_joins_tailscales_test_server_with_a_hundred_peers", &["testcontrol", "tsp"]) {

@@ -49,11 +49,11 @@ impl Home {
     fn router(&self, upnp: bool, pcp: bool) -> anyhow::Result<Process> {
         let yes = |on: bool| if on { "yes" } else { "no" };
         let config = self.lab.folder().join("miniupnpd.conf");
-        // The lab's Internet is made of documentation addresses, which miniupnpd does not take for public; so it is told one.
+        // The lab's Internet is made of documentation addresses, which miniupnpd does not take for public; so it is told one that is.
         std::fs::write(
             &config,
             format!(
-                "ext_ifname=wan\next_ip=198.18.0.21\nlistening_ip=lan\nport=0\nhttp_port=0\nenable_upnp={}\n\
+                "ext_ifname=wan\next_ip=11.0.0.21\nlistening_ip=lan\nport=0\nhttp_port=0\nenable_upnp={}\n\
                  enable_natpmp={}\nsecure_mode=yes\nsystem_uptime=yes\nmin_lifetime=120\nmax_lifetime=86400\n\
                  uuid=00000000-0000-0000-0000-000000000000\nallow 1024-65535 192.0.2.0/24 1024-65535\n\
                  deny 0-65535 0.0.0.0/0 0-65535\n",
@@ -120,12 +120,12 @@ fn a_port_mapping_is_got_shown_and_taken_back_by_each_protocol() -> anyhow::Resu
             report["PortMapped"].is_string().then_some(report)
         })?;
         assert_eq!((&report["UPnP"], &report["PCP"]), (&upnp.into(), &pcp.into()), "{report}");
-        assert_eq!(report["PortMapped"], "198.18.0.21:41641", "{report}");
+        assert_eq!(report["PortMapped"], "11.0.0.21:41641", "{report}");
         let text = node.run(&["netcheck"])?;
-        let line = if pcp { "PortMapping: NAT-PMP, PCP (198.18.0.21:41641)" } else { "PortMapping: UPnP (" };
+        let line = if pcp { "PortMapping: NAT-PMP, PCP (11.0.0.21:41641)" } else { "PortMapping: UPnP (" };
         assert!(text.contains(line), "{text}");
         let addresses = node.status()?["Self"]["Addrs"].to_string();
-        assert!(addresses.contains("198.18.0.21:41641"), "{addresses}");
+        assert!(addresses.contains("11.0.0.21:41641"), "{addresses}");
         node.run(&["down"])?;
         until("the mapping is taken back", SOON, || (!home.mappings().contains("41641")).then_some(()))
             .map_err(|error| error.context(home.mappings()))?;

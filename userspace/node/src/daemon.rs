@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use dataplane::Steering;
 use jiff::Timestamp;
-use node_core::{Carry, Event, FromDerp, Node, PingId, Transmit};
+use node_core::{Carry, Event, FromDerp, Node, PingId, Slot, Transmit};
 use tokio::sync::{broadcast, mpsc};
 use tokio::task::JoinHandle;
 use transport::tls::Trust;
@@ -205,15 +205,20 @@ impl Daemon {
 
     /// DISCO and STUN came in.
     pub(crate) fn on_datagrams(&mut self, batch: &[Datagram], now: Instant) {
+        let mut relayed = Vec::new();
         for datagram in batch {
             let bytes = &datagram.payload;
             let slot = self.node.handle_datagram(datagram.path, bytes, now);
-            let relayed = slot.zip(bytes.get(wire::geneve::HEADER_LEN..));
-            if let Some((slot, packet)) = relayed
-                && let Err(error) = self.loopback.deliver(slot, self.port(), packet)
-            {
-                tracing::debug!(%error, "a relayed packet was not delivered to WireGuard");
-            }
+            let packet = slot.zip(bytes.get(wire::geneve::HEADER_LEN..));
+            relayed.extend(packet.map(|(slot, packet)| (slot, packet.to_vec())));
+        }
+        self.deliver(&relayed);
+    }
+
+    /// Hands packets to WireGuard as if their peers had sent them here.
+    fn deliver(&self, packets: &[(Slot, Vec<u8>)]) {
+        if let Err(error) = self.loopback.deliver(packets, self.port()) {
+            tracing::debug!(%error, "relayed packets were not delivered to WireGuard");
         }
     }
 
@@ -237,12 +242,14 @@ impl Daemon {
         }
         match event {
             derp::Event::State(state) => self.node.handle_derp_state(region, state, now),
-            derp::Event::Packet { from, bytes } => {
-                if let FromDerp::Deliver(slot) = self.node.handle_derp(region, from, &bytes, now)
-                    && let Err(error) = self.loopback.deliver(slot, self.port(), &bytes)
-                {
-                    tracing::debug!(%error, "a DERP packet was not delivered to WireGuard");
+            derp::Event::Packets(packets) => {
+                let mut delivered = Vec::with_capacity(packets.len());
+                for (from, bytes) in packets {
+                    if let FromDerp::Deliver(slot) = self.node.handle_derp(region, from, &bytes, now) {
+                        delivered.push((slot, bytes));
+                    }
                 }
+                self.deliver(&delivered);
             }
         }
     }

@@ -24,6 +24,8 @@ use crate::sockets::BYPASS_MARK;
 
 /// Packets that wait for a connection. WireGuard sends a handshake every 5 s and DISCO a few pings a peer.
 const WAITING: usize = 128;
+/// Packets handed on at once.
+const BATCH: usize = 64;
 /// Waits between attempts: doubled from the first to the last, as Tailscale's clients do.
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
@@ -33,13 +35,8 @@ const APP_NAME: &str = "underpass";
 /// What the event loop hears of a region.
 #[derive(Debug)]
 pub(crate) enum Event {
-    /// A packet from a peer.
-    Packet {
-        /// Whose.
-        from: NodePublic,
-        /// WireGuard or DISCO.
-        bytes: Vec<u8>,
-    },
+    /// Packets that came together, WireGuard's or DISCO's, each with whose it is.
+    Packets(Vec<(NodePublic, Vec<u8>)>),
     /// The connection came, lives or went.
     State(DerpState),
 }
@@ -157,13 +154,12 @@ impl Keeper {
         if home {
             _ = sender.note_preferred(true);
         }
+        let mut read_already = None;
         loop {
             let event = tokio::select! {
-                event = receiver.recv() => event,
-                (to, packet) = self.waiting.pop() => {
-                    if sender.send(to, &packet).is_err() {
-                        self.context.dropped.fetch_add(1, Ordering::Relaxed);
-                    }
+                event = next(&mut read_already, &mut receiver) => event,
+                first = self.waiting.pop() => {
+                    self.send(&sender, first);
                     continue;
                 }
                 Ok(()) = self.is_home.changed() => {
@@ -177,7 +173,9 @@ impl Keeper {
                     *wait = FIRST_WAIT;
                     Event::State(DerpState::Connected)
                 }
-                Ok(derp::Event::Packet { source, packet }) => Event::Packet { from: source, bytes: packet },
+                Ok(derp::Event::Packet { source, packet }) => {
+                    Event::Packets(gather((source, packet), &mut receiver, &mut read_already))
+                }
                 Ok(derp::Event::PeerGone { peer, .. }) => Event::State(DerpState::PeerGone(peer)),
                 Ok(derp::Event::Pong(_)) => Event::State(DerpState::Alive),
                 Ok(derp::Event::Health(problem)) => {
@@ -195,7 +193,53 @@ impl Keeper {
         }
     }
 
+    /// Sends what waits, in one piece.
+    fn send(&mut self, sender: &Sender, first: (NodePublic, Vec<u8>)) {
+        let mut packets = vec![first];
+        while packets.len() < BATCH
+            && let Some(packet) = self.waiting.try_pop()
+        {
+            packets.push(packet);
+        }
+        if sender.send_all(&packets).is_err() {
+            self.context.dropped.fetch_add(packets.len() as u64, Ordering::Relaxed);
+        }
+    }
+
     async fn tell(&self, event: Event) -> Option<()> {
         self.context.inputs.send(Input::Derp(self.id, event)).await.ok()
     }
+}
+
+/// The event that was read beyond a batch, else the next one.
+async fn next(
+    read_already: &mut Option<derp::Event>,
+    receiver: &mut Receiver,
+) -> Result<derp::Event, DerpError> {
+    match read_already.take() {
+        Some(event) => Ok(event),
+        None => receiver.recv().await,
+    }
+}
+
+/// The packets that came in one read, so that the event loop and the kernel take them at once.
+fn gather(
+    first: (NodePublic, Vec<u8>),
+    receiver: &mut Receiver,
+    read_already: &mut Option<derp::Event>,
+) -> Vec<(NodePublic, Vec<u8>)> {
+    let mut packets = vec![first];
+    // An error comes again with the next wait.
+    while packets.len() < BATCH
+        && let Ok(Some(event)) = receiver.try_recv()
+    {
+        match event {
+            derp::Event::Packet { source, packet } => packets.push((source, packet)),
+            other => {
+                *read_already = Some(other);
+                break;
+            }
+        }
+    }
+    packets
 }

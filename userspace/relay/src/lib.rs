@@ -3,6 +3,8 @@
 //! [`Relay`] is a cheap handle. The coordination server embeds it: [`Relay::handle_http`] answers the paths of a DERP
 //! server on the server's own listener, [`Relay::run_stun`] answers STUN, [`Relay::disconnect`] ends what a removed node
 //! still has open. [`daemon::run`] is the same alone. One task a connection; what they share is in one `relay_core::Server`.
+//! Kernel TLS is not used: to open and seal a packet of 1,280 bytes costs 0.45 us (AES-GCM at 5.7 GB/s), one read or write
+//! carries many packets already, and few kernels have the `tls` ULP loaded; it could save one copy.
 //! [`Relay::mesh_with`] joins it with the other servers of its region. Deliberately not here: what a session is (relay-core),
 //! frames (wire).
 

@@ -16,7 +16,9 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout, timeout_at};
 use types::{NodePrivate, NodePublic};
-use wire::derp::{ClientInfo, Decoder, Error, Frame, GoneReason, KEEP_ALIVE, MAX_BODY_CLIENT, ServerInfo};
+use wire::derp::{
+    ClientInfo, Decoder, Error, Frame, GoneReason, KEEP_ALIVE, KEYED_LEN, MAX_BODY_CLIENT, ServerInfo,
+};
 use wire::nacl::SharedBox;
 
 pub use crate::derp_server::Server;
@@ -209,6 +211,18 @@ impl Sender {
         self.queue(&Frame::SendPacket { destination, packet })
     }
 
+    /// Queues packets for peers, all of them or none.
+    ///
+    /// # Errors
+    /// When they were not queued.
+    pub fn send_all(&self, packets: &[(NodePublic, Vec<u8>)]) -> Result<(), SendError> {
+        let mut bytes = Vec::with_capacity(packets.iter().map(|(_, packet)| KEYED_LEN + packet.len()).sum());
+        for (destination, packet) in packets {
+            Frame::SendPacket { destination: *destination, packet }.encode(&mut bytes);
+        }
+        self.queue_bytes(bytes, packets.len() as u64)
+    }
+
     /// Tells the server whether it is this node's home.
     ///
     /// # Errors
@@ -233,9 +247,13 @@ impl Sender {
     fn queue(&self, frame: &Frame<'_>) -> Result<(), SendError> {
         let mut bytes = Vec::new();
         frame.encode(&mut bytes);
+        self.queue_bytes(bytes, 1)
+    }
+
+    fn queue_bytes(&self, bytes: Vec<u8>, frames: u64) -> Result<(), SendError> {
         self.queue.try_send(bytes).map_err(|error| match error {
             TrySendError::Full(_) => {
-                self.dropped.fetch_add(1, Ordering::Relaxed);
+                self.dropped.fetch_add(frames, Ordering::Relaxed);
                 SendError::Full
             }
             TrySendError::Closed(_) => SendError::Closed,
@@ -313,6 +331,14 @@ impl Receiver {
             }
             self.heard_at = Instant::now();
         }
+    }
+
+    /// The next event, if it was read already: what came in one read can be handled at once.
+    ///
+    /// # Errors
+    /// As [`Self::recv`].
+    pub fn try_recv(&mut self) -> Result<Option<Event>, DerpError> {
+        self.buffered()
     }
 
     /// The next event among what was read already.

@@ -46,6 +46,9 @@ pub(crate) struct Ping {
     /// An HTTP request to the peer's node software.
     #[arg(long, group = "layer")]
     peerapi: bool,
+    /// Say which address the name has, too.
+    #[arg(long)]
+    verbose: bool,
     #[command(flatten)]
     output: output::Json,
 }
@@ -60,6 +63,9 @@ impl Ping {
         let (addr, own) = peer::address(&network, &self.peer).await?;
         if own {
             return output::text(&format!("{addr} is an address of this node\n"));
+        }
+        if self.verbose && self.peer != addr.to_string() {
+            output::text(&format!("lookup {:?} => \"{addr}\"\n", self.peer))?;
         }
         let kind = self.kind();
         let path = format!("ping?ip={addr}&type={kind}&size={}", self.size);

@@ -353,6 +353,10 @@ impl Walk<'_> {
         if of["ct"]["key"] == "state" {
             return text("new");
         }
+        if of["ct"]["key"] == "status" {
+            // Nobody has answered it, nor led it elsewhere.
+            return Known::Absent;
+        }
         let fib = &of["fib"];
         if fib["result"] == "type" && fib["flags"].as_array().is_some_and(|flags| flags == &["daddr"]) {
             return text("local");

@@ -56,6 +56,14 @@ fn the_policy_decides_where_no_rule_does() {
 }
 
 #[test]
+fn a_packet_of_somebody_new_has_no_history() {
+    let status = matching(json!({"ct": {"key": "status"}}), json!("dnat"));
+    assert_eq!(meets("drop", &[json!([status, accept()])]), Some(None));
+    let mark = matching(json!({"ct": {"key": "mark"}}), json!(7));
+    assert_eq!(meets("drop", &[json!([mark, accept()])]), None);
+}
+
+#[test]
 fn a_rule_is_named_by_its_handle() {
     assert_eq!(meets("accept", &[json!([dport(json!(53)), discard()]), json!([discard()])]), Some(Some(11)));
     let reject = json!({"reject": {"type": "icmpx", "expr": "admin-prohibited"}});
