@@ -237,7 +237,7 @@ fn the_firewall_rule_that_drops_wireguard_is_named_with_what_to_type() -> anyhow
         let public = home.internet.host(&home.lab, &format!("fw{index}"), 50 + index as u8)?;
         public.sh(&format!("nft -f - <<'RULES'\n{rules}\nRULES"))?;
         let node = home.node(&public, &server, &[])?;
-        node.up(&key, &[])?;
+        node.up(&key, &[]).map_err(|error| error.context(server.process.log()))?;
         let health = || node.status().ok().map(|status| status["Health"].to_string());
         let text = until(&format!("{name} is named"), SOON, || health().filter(|text| text.contains(advice)))
             .map_err(|error| error.context(format!("{:?}\n{}", health(), node.process.log())))?;

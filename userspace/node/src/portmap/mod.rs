@@ -11,6 +11,7 @@ mod upnp;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
 
+use tokio::sync::watch::error::RecvError;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep, timeout};
 use wire::portmap::Granted;
@@ -26,7 +27,7 @@ const SHORTEST_LIFETIME: Duration = Duration::from_secs(60);
 /// When no router answers, the next attempt: it may have been restarted, or reconfigured.
 const RETRY: Duration = Duration::from_secs(600);
 /// For taking a mapping back when the daemon ends.
-const FAREWELL: Duration = Duration::from_millis(300);
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// The router that is asked, and for what.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,24 +111,14 @@ async fn keep(mut watching: watch::Receiver<Option<Wanted>>, inputs: mpsc::Sende
         let wanted = *watching.borrow_and_update();
         let Some(wanted) = wanted else {
             // A loop that has ended needs no report.
-            _ = inputs.try_send(Input::Portmap(Report::default()));
+            _ = inputs.send(Input::Portmap(Report::default())).await;
             if watching.changed().await.is_err() {
                 return;
             }
             continue;
         };
-        let mut held = None;
-        tokio::select! {
-            () = hold(wanted, &mut held, &inputs) => {}
-            changed = watching.changed() => {
-                if let Some((router, mapping)) = held {
-                    let router: Router = router;
-                    router.release(&mapping).await;
-                }
-                if changed.is_err() {
-                    return;
-                }
-            }
+        if hold(wanted, &mut watching, &inputs).await.is_err() {
+            return;
         }
     }
 }
@@ -138,31 +129,50 @@ pub(crate) struct Mapping {
     by: router::Protocol,
 }
 
-/// Asks, renews, and asks again; never ends.
-async fn hold(wanted: Wanted, held: &mut Option<(Router, Mapping)>, inputs: &mpsc::Sender<Input>) {
+/// Asks, renews and asks again, until something else is wanted; then takes the mapping back. An error when nobody can want
+/// anything any more.
+async fn hold(
+    wanted: Wanted,
+    watching: &mut watch::Receiver<Option<Wanted>>,
+    inputs: &mpsc::Sender<Input>,
+) -> Result<(), RecvError> {
+    let mut held: Option<(Router, Mapping)> = None;
     loop {
-        let wait = match Router::open(wanted).await {
-            Ok(mut router) => {
-                let offered = router.probe().await;
-                let before = held.as_ref().map(|(_, mapping)| mapping);
-                let mapping = router.map(&offered, before).await;
-                let external = mapping.as_ref().map(|mapping| mapping.granted.external);
-                if external != before.map(|mapping| mapping.granted.external) {
-                    tracing::info!(gateway = %wanted.gateway, ?external, ?offered, "the router's port mapping");
+        // Not given up half way: what the router granted unheard could not be taken back.
+        match Router::open(wanted).await {
+            Ok(router) => held = ask(router, held, inputs).await,
+            Err(error) => tracing::debug!(gateway = %wanted.gateway, %error, "the router cannot be asked"),
+        }
+        let half = held.as_ref().map(|(_, mapping)| mapping.granted.lifetime / 2);
+        let wait = half.map_or(RETRY, |half| half.max(SHORTEST_LIFETIME));
+        tokio::select! {
+            () = sleep(wait) => {}
+            changed = watching.changed() => {
+                if let Some((router, mapping)) = held {
+                    router.release(&mapping).await;
                 }
-                let report = Report { asked: true, external, ..offered };
-                _ = inputs.send(Input::Portmap(report)).await;
-                let half = mapping.as_ref().map(|mapping| mapping.granted.lifetime / 2);
-                *held = mapping.map(|mapping| (router, mapping));
-                half.map_or(RETRY, |half| half.max(SHORTEST_LIFETIME))
+                return changed;
             }
-            Err(error) => {
-                tracing::debug!(gateway = %wanted.gateway, %error, "the router cannot be asked");
-                RETRY
-            }
-        };
-        sleep(wait).await;
+        }
     }
+}
+
+/// Asks the router once, for the same as before if there was something before, and reports.
+async fn ask(
+    mut router: Router,
+    held: Option<(Router, Mapping)>,
+    inputs: &mpsc::Sender<Input>,
+) -> Option<(Router, Mapping)> {
+    let offered = router.probe().await;
+    let before = held.map(|(_, mapping)| mapping);
+    let mapping = router.map(&offered, before.as_ref()).await;
+    let external = mapping.as_ref().map(|mapping| mapping.granted.external);
+    if external != before.map(|mapping| mapping.granted.external) {
+        tracing::info!(?external, ?offered, "the router's port mapping");
+    }
+    // A loop that has ended needs no report.
+    _ = inputs.send(Input::Portmap(Report { asked: true, external, ..offered })).await;
+    mapping.map(|mapping| (router, mapping))
 }
 
 #[cfg(test)]
