@@ -94,13 +94,13 @@ fn derpprobe_finds_the_mesh_of_two_relays_in_order() -> anyhow::Result<()> {
     let certificate = lab.folder().join("relays.pem");
     client.sh(&format!(
         "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=relay \
-         -addext subjectAltName=IP:203.0.113.11,IP:203.0.113.12 -keyout {0}.key -out {0} 2>/dev/null && \
+         -addext subjectAltName=DNS:one.example,DNS:two.example -keyout {0}.key -out {0} 2>/dev/null && \
          cat {0}.key >> {0} && openssl rand -hex 32 > {1}/mesh.key",
         certificate.display(),
         lab.folder().display()
     ))?;
     // Each is told of both: a server leaves itself out.
-    let both = "203.0.113.11,203.0.113.12";
+    let both = "one.example/203.0.113.11,two.example/203.0.113.12";
     let relays = [relay(&one, &lab, &certificate, both)?, relay(&two, &lab, &certificate, both)?];
     for relay in &relays {
         until("the relays know each other", SOON, || {
@@ -108,12 +108,12 @@ fn derpprobe_finds_the_mesh_of_two_relays_in_order() -> anyhow::Result<()> {
         })
         .map_err(|error| error.context(relay.log()))?;
     }
-    let node = |name: &str, ip: &str| {
+    let node = |name: &str, host: &str, ip: &str| {
         format!(
-            r#"{{"Name":"{name}","RegionID":901,"HostName":"{ip}","IPv4":"{ip}","IPv6":"none","DERPPort":443}}"#
+            r#"{{"Name":"{name}","RegionID":901,"HostName":"{host}.example","IPv4":"{ip}","DERPPort":443}}"#
         )
     };
-    let nodes = [node("901a", "203.0.113.11"), node("901b", "203.0.113.12")].join(",");
+    let nodes = [node("901a", "one", "203.0.113.11"), node("901b", "two", "203.0.113.12")].join(",");
     let map = format!(
         r#"{{"Regions":{{"901":{{"RegionID":901,"RegionCode":"m","RegionName":"m","Nodes":[{nodes}]}}}}}}"#
     );
@@ -121,7 +121,7 @@ fn derpprobe_finds_the_mesh_of_two_relays_in_order() -> anyhow::Result<()> {
     let derpprobe = stock::program("derpprobe").map(|path| path.display().to_string()).unwrap_or_default();
     let output = client.shell(&format!(
         "cd {} && SSL_CERT_FILE={} {derpprobe} -once -derp-map file://$PWD/derp.json -mesh-psk-file mesh.key \
-         -tls-interval 1s -stun-interval 1s -mesh-interval 1s 2>&1",
+         -tls-interval 0 -stun-interval 0 -mesh-interval 1s 2>&1",
         lab.folder().display(),
         certificate.display()
     ))?;

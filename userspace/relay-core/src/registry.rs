@@ -252,6 +252,11 @@ impl Registry {
         }
     }
 
+    /// Whether another server has this client.
+    pub(crate) fn is_elsewhere(&self, key: &NodePublic) -> bool {
+        self.uplinks_by_key.contains_key(key)
+    }
+
     /// The connection to another server ended: its clients are out of reach.
     pub(crate) fn remove_uplink(&mut self, uplink: UplinkId) {
         self.uplinks.remove(&uplink);

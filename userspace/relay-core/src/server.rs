@@ -125,6 +125,11 @@ impl Server {
         Uplink::new(self.clone(), id, mailbox)
     }
 
+    /// Whether another server of the region has this client.
+    pub fn is_elsewhere(&self, key: &NodePublic) -> bool {
+        self.registry().is_elsewhere(key)
+    }
+
     /// Has all connections of a key end: the node may no longer use the relay.
     pub fn disconnect(&self, key: &NodePublic) {
         self.registry().disconnect(key);

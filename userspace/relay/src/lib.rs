@@ -140,6 +140,12 @@ impl Relay {
         })
     }
 
+    /// Whether another server of the region has told of this client.
+    #[cfg(test)]
+    fn knows_elsewhere(&self, key: &NodePublic) -> bool {
+        self.shared.server.is_elsewhere(key)
+    }
+
     fn stun(&self) -> MutexGuard<'_, StunServer> {
         self.shared.stun.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -83,6 +83,8 @@ impl Relay {
         let key = admission.key;
         tracing::debug!(?key, %source, "DERP client connected");
         let mut session = Session::new(stream, link, &decoder.into_rest());
+        // A client need not wait for the server's info before its first frames.
+        session.throttled = session.link.receive(&mut session.received, Instant::now())?;
         let ended = poll_fn(|cx| session.poll(cx)).await;
         tracing::debug!(?key, %source, ?ended, "DERP client gone");
         ended

@@ -13,7 +13,7 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use transport::derp::{self, DerpError, Event, Receiver, Sender, Server};
 use transport::dial::Dialer;
 use transport::tls::{Expect, Trust};
-use types::{NodePrivate, NodePublic};
+use types::{MeshKey, NodePrivate, NodePublic};
 use wire::derp::{ClientInfo, Frame, GoneReason, HEADER_LEN};
 use wire::nacl::SharedBox;
 
@@ -80,6 +80,79 @@ async fn two_clients_exchange_packets_and_hear_when_the_other_goes() {
     drop((a, from_a));
     assert_eq!(event(&mut from_b).await, Event::PeerGone { peer: key_a, reason: GoneReason::Disconnected });
     assert_eq!(relay.counters().connections, 1);
+}
+
+/// A server of a region, listening; the address of it.
+async fn mesh_server(n: u8) -> (Relay, SocketAddr) {
+    let key = MeshKey::from_text(&"ab".repeat(32)).unwrap();
+    let nobody = |_, _| async { Err(Denied::NotAllowed) };
+    let relay = Relay::with_mesh(Config::default(), private(n), Some(key), nobody);
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let serving = relay.clone();
+    tokio::spawn(async move {
+        while let Ok((stream, source)) = listener.accept().await {
+            let relay = serving.clone();
+            tokio::spawn(async move { relay.serve_http(stream, source).await });
+        }
+    });
+    (relay, address)
+}
+
+/// A client that shows the mesh key, so that nobody is asked about it.
+async fn prober(relay: &Relay, n: u8) -> derp::LoggedIn<DuplexStream> {
+    let (near, far) = tokio::io::duplex(1 << 20);
+    let relay = relay.clone();
+    tokio::spawn(async move { relay.serve_connection(far, source()).await });
+    let key = MeshKey::from_text(&"ab".repeat(32)).unwrap();
+    derp::log_in(near, &private(n), &ClientInfo::mesh("test", key)).await.unwrap()
+}
+
+/// The next packet a client gets.
+async fn packet(client: &mut derp::LoggedIn<DuplexStream>) -> Vec<u8> {
+    let next = async {
+        loop {
+            while let Some((frame, _)) = client.decoder.next_frame().unwrap() {
+                if let Frame::RecvPacket { packet, .. } = frame {
+                    return packet.to_vec();
+                }
+            }
+            let count = client.stream.read(client.decoder.space()).await.unwrap();
+            client.decoder.filled(count);
+        }
+    };
+    timeout(DEADLINE, next).await.expect("a packet in time")
+}
+
+async fn send(client: &mut derp::LoggedIn<DuplexStream>, destination: NodePublic, packet: &[u8]) {
+    let mut bytes = Vec::new();
+    Frame::SendPacket { destination, packet }.encode(&mut bytes);
+    client.stream.write_all(&bytes).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn servers_of_a_region_hand_packets_on_both_ways_and_leave_themselves_out() {
+    let (one, two) = (mesh_server(201).await, mesh_server(202).await);
+    let trust = Trust::system(None).unwrap();
+    for (relay, _) in [&one, &two] {
+        for (_, address) in [&one, &two] {
+            let (relay, trust) = (relay.clone(), trust.clone());
+            let peer: MeshPeer = format!("http://{address}").parse().unwrap();
+            tokio::spawn(async move { relay.mesh_with(peer, trust).await });
+        }
+    }
+    for round in 0..50u8 {
+        let (mut a, mut b) = (prober(&one.0, 2 * round + 1).await, prober(&two.0, 2 * round + 2).await);
+        let (key_a, key_b) = (private(2 * round + 1).public(), private(2 * round + 2).public());
+        let known = || one.0.knows_elsewhere(&key_b) && two.0.knows_elsewhere(&key_a);
+        until("the servers know each other's clients", known).await;
+        for size in [1, 1280, 60_000] {
+            send(&mut a, key_b, &vec![7; size]).await;
+            assert_eq!(packet(&mut b).await, vec![7; size], "round {round}");
+            send(&mut b, key_a, &vec![8; size]).await;
+            assert_eq!(packet(&mut a).await, vec![8; size], "round {round}");
+        }
+    }
 }
 
 #[tokio::test]
