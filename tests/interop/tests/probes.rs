@@ -67,8 +67,8 @@ fn stunc_and_derpprobe_find_our_relay_in_order() -> anyhow::Result<()> {
 
 /// One of two relays of a region; nobody but the other one and a prober with the mesh key is admitted, for the verifier is
 /// not there.
-fn relay<'lab>(
-    host: &'lab lab::Namespace,
+fn relay(
+    host: &lab::Namespace,
     lab: &Lab,
     certificate: &std::path::Path,
     other: &str,
@@ -119,19 +119,22 @@ fn derpprobe_finds_the_mesh_of_two_relays_in_order() -> anyhow::Result<()> {
     );
     std::fs::write(lab.folder().join("derp.json"), map)?;
     let derpprobe = stock::program("derpprobe").map(|path| path.display().to_string()).unwrap_or_default();
-    let output = client.shell(&format!(
+    let line = format!(
         "cd {} && SSL_CERT_FILE={} {derpprobe} -once -derp-map file://$PWD/derp.json -mesh-psk-file mesh.key \
-         -tls-interval 0 -stun-interval 0 -mesh-interval 1s 2>&1",
+         -tls-interval 0 -stun-interval 0 -mesh-interval 5s -spread=false 2>&1",
         lab.folder().display(),
         certificate.display()
-    ))?;
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    );
+    // It gives the relays 100 ms to tell each other of its clients and sends once; a loaded machine may need a second try.
+    let mut last = String::new();
+    let content = until("derpprobe is content", SOON, || {
+        last = client.shell(&line).map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).ok()?;
+        let pairs = ["901a/901b", "901b/901a", "901a/901a", "901b/901b"];
+        let good = |pair: &&str| last.contains(&format!("good: derp/m/{pair}"));
+        (pairs.iter().all(good) && !last.contains("bad: ")).then_some(())
+    });
     let logs = || relays.iter().map(lab::Process::log).collect::<Vec<_>>().join("\n");
-    for pair in ["901a/901b", "901b/901a", "901a/901a"] {
-        assert!(text.contains(&format!("good: derp/m/{pair}")), "{pair}: {text}\n{}", logs());
-    }
-    assert!(!text.contains("bad: "), "{text}\n{}", logs());
-    Ok(())
+    content.map_err(|error| error.context(format!("{last}\n{}", logs())))
 }
 
 #[test]

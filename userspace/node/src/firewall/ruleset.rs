@@ -89,7 +89,7 @@ pub(crate) fn blocked(ruleset: &Value, packet: &Packet) -> Option<Blocked> {
             End::Through => (base.policy == "drop").then(|| walk.blocked(&base.name, None)),
         };
         if let Some(blocked) = blocked.filter(|_| !walk.may_be_accepted) {
-            return Some(blocked.as_of_ufw(&ruleset));
+            return Some(blocked.below_ufw(&ruleset));
         }
     }
     None
@@ -97,7 +97,7 @@ pub(crate) fn blocked(ruleset: &Value, packet: &Packet) -> Option<Blocked> {
 
 impl Blocked {
     /// ufw's rules hang below the base chains of iptables; the policy is theirs, too.
-    fn as_of_ufw(self, ruleset: &Ruleset) -> Self {
+    fn below_ufw(self, ruleset: &Ruleset) -> Self {
         let has_ufw = ruleset.chains.iter().any(|chain| {
             chain.table == self.table && chain.family == self.family && chain.name.starts_with("ufw")
         });
