@@ -13,6 +13,7 @@ mod kernel;
 mod link;
 mod neighbor;
 mod nft;
+mod nft_watch;
 pub mod offload;
 mod route;
 mod rule;

@@ -1,7 +1,7 @@
 //! One nftables table, owned as a whole: replaced atomically, removed, looked for, through the `nft` command.
 //!
-//! `nft` reads the ruleset from its standard input in its own language; no shell is involved. A flush by somebody else
-//! is seen with [`Table::exists`] and cured with [`Table::replace`]. Deliberately not here: the content, which is the
+//! `nft` reads the ruleset from its standard input in its own language; no shell is involved. What somebody else did to
+//! it is seen with [`Table::listing`] and cured with [`Table::replace`]. Deliberately not here: the content, which is the
 //! caller's text.
 
 use std::fmt;
@@ -54,13 +54,19 @@ impl Table {
         self.run(&format!("add table {self}\ndelete table {self}\n")).await
     }
 
-    /// Whether the table is there.
+    /// The table as nft lists it, without counters; `None` where it is not there. Two listings are equal when nobody has
+    /// changed anything in between.
     ///
     /// # Errors
     /// As [`Self::replace`].
-    pub async fn exists(&self) -> Result<bool> {
-        let tables = nft(&["list", "tables"], "").await.map_err(|message| self.failed(message))?;
-        Ok(tables.lines().any(|line| line.strip_prefix("table ") == Some(self.to_string().as_str())))
+    pub async fn listing(&self) -> Result<Option<String>> {
+        let name = self.to_string();
+        let [family, name] = [name.split(' ').next().unwrap_or_default(), &self.name];
+        match nft(&["-s", "list", "table", family, name], "").await {
+            Ok(text) => Ok(Some(text)),
+            Err(Failure::Refused(message)) if message.contains("No such file or directory") => Ok(None),
+            Err(failure) => Err(self.failed(failure)),
+        }
     }
 
     async fn run(&self, ruleset: &str) -> Result<()> {

@@ -1,7 +1,9 @@
-//! The change stream: what the kernel tells about links, addresses, routes and rules, as typed events.
+//! The change stream: what the kernel tells about links, addresses, routes, rules and nftables, as typed events.
 //!
 //! A watch is a multicast socket of its own, so that a storm of events never delays an answer. When the kernel had to
 //! drop events the stream says [`Event::Lost`]: read everything anew. Deliberately not here: debouncing.
+
+use std::collections::VecDeque;
 
 use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
@@ -12,6 +14,7 @@ use rtnetlink::MulticastGroup::{
 use rtnetlink::packet_core::{NetlinkMessage, NetlinkPayload};
 use rtnetlink::sys::SocketAddr;
 
+use crate::nft_watch::NftWatch;
 use crate::{Address, Error, Link, Result, Route, Rule};
 
 /// One change. "Changed" stands for added or modified: the kernel does not say which.
@@ -33,6 +36,8 @@ pub enum Event {
     RuleAdded(Rule),
     /// A rule is gone.
     RuleRemoved(Rule),
+    /// Something of an nftables table of this name was removed, perhaps all of it.
+    FirewallCut(String),
     /// Events were lost: read everything anew.
     Lost,
 }
@@ -40,6 +45,9 @@ pub enum Event {
 /// A subscription to every change of the namespace it was opened in.
 pub struct Watch {
     messages: BoxStream<'static, (NetlinkMessage<Message>, SocketAddr)>,
+    /// None where the kernel has no nftables.
+    firewall: Option<NftWatch>,
+    cut: VecDeque<String>,
 }
 
 impl Watch {
@@ -53,7 +61,7 @@ impl Watch {
             .map_err(|error| Error::os("open", "netlink change stream", &error))?;
         // The task ends when this receiver is dropped and the next event finds nobody.
         tokio::spawn(connection);
-        Ok(Self { messages: messages.boxed() })
+        Ok(Self { messages: messages.boxed(), firewall: NftWatch::open().ok(), cut: VecDeque::new() })
     }
 
     /// The next change; cancel-safe.
@@ -62,11 +70,27 @@ impl Watch {
     /// When the socket is gone.
     pub async fn next(&mut self) -> Result<Event> {
         loop {
-            let Some((message, _)) = self.messages.next().await else {
-                return Err(Error::Closed { action: "read", object: "netlink change stream".into() });
+            if let Some(table) = self.cut.pop_front() {
+                return Ok(Event::FirewallCut(table));
+            }
+            let firewall = async {
+                match &mut self.firewall {
+                    Some(watch) => watch.next().await,
+                    None => std::future::pending().await,
+                }
             };
-            if let Some(event) = Event::from_payload(message.payload) {
-                return Ok(event);
+            tokio::select! {
+                message = self.messages.next() => {
+                    let closed = || Error::Closed { action: "read", object: "netlink change stream".into() };
+                    let (message, _) = message.ok_or_else(closed)?;
+                    if let Some(event) = Event::from_payload(message.payload) {
+                        return Ok(event);
+                    }
+                }
+                tables = firewall => match tables? {
+                    Some(tables) => self.cut.extend(tables),
+                    None => return Ok(Event::Lost),
+                },
             }
         }
     }

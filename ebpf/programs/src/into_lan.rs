@@ -85,6 +85,10 @@ extern "C" fn open(skb: *mut __sk_buff, hide: u32) -> u32 {
         if work.outer.address == [0; 4] {
             return Reason::NoPort as u32;
         }
+        if work.outer.address == ip.source {
+            // Netfilter has hidden it, at the moment of a change from one to the other.
+            return Reason::NotOurs as u32;
+        }
     }
     work.key = tuple.key;
     let opened = nat::enter(&mut tables, work, now, gateway::generation())

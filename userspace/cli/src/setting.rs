@@ -33,6 +33,10 @@ pub(crate) struct Settings {
     /// Addresses at which the relay can be reached beside those it finds itself, separated by commas; empty for none.
     #[arg(long, value_name = "IP:PORT,...", value_parser = parse_relay_endpoints)]
     relay_server_static_endpoints: Option<RelayEndpoints>,
+    /// Hide the peers' addresses behind this node's on the way to the routes it offers [default: true]. Without it the LAN
+    /// needs a route back to 100.64.0.0/10.
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    snat_subnet_routes: Option<bool>,
     /// Local user who may change settings without being root; empty for nobody.
     #[arg(long, value_name = "USER")]
     operator: Option<String>,
@@ -55,7 +59,7 @@ struct Setting {
     show: fn(&Prefs) -> String,
 }
 
-const SETTINGS: [Setting; 8] = [
+const SETTINGS: [Setting; 9] = [
     Setting { flag: "accept-routes", pref: Pref::RouteAll, show: |prefs| prefs.route_all.to_string() },
     Setting { flag: "advertise-routes", pref: Pref::AdvertiseRoutes, show: show_routes },
     Setting {
@@ -72,6 +76,7 @@ const SETTINGS: [Setting; 8] = [
         show: show_relay_endpoints,
     },
     Setting { flag: "shields-up", pref: Pref::ShieldsUp, show: |prefs| prefs.shields_up.to_string() },
+    Setting { flag: "snat-subnet-routes", pref: Pref::NoSnat, show: |prefs| (!prefs.no_snat).to_string() },
 ];
 
 fn show_routes(prefs: &Prefs) -> String {
@@ -119,6 +124,10 @@ impl Settings {
         if let Some(RelayEndpoints(endpoints)) = &self.relay_server_static_endpoints {
             edit.prefs.relay_server_static_endpoints.clone_from(endpoints);
             edit.set.insert(Pref::RelayServerStaticEndpoints);
+        }
+        if let Some(snat) = self.snat_subnet_routes {
+            edit.prefs.no_snat = !snat;
+            edit.set.insert(Pref::NoSnat);
         }
         if let Some(operator) = &self.operator {
             edit.prefs.operator_user.clone_from(operator);

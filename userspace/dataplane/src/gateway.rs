@@ -59,6 +59,16 @@ pub struct GatewayPlan {
 }
 
 impl Programs {
+    /// Whether the programs forward, now or since an earlier run.
+    pub fn is_gateway(&self) -> bool {
+        self.maps.gateway.get(&0, 0).is_ok_and(|gateway| gateway.tunnel != 0)
+    }
+
+    /// Whether [`Self::set_gateway`] may be called: not before [`Self::complete`].
+    pub fn may_be_gateway(&self) -> bool {
+        self.is_complete
+    }
+
     /// Makes the programs forward by `plan`, or not at all.
     ///
     /// # Errors

@@ -32,6 +32,7 @@ mod stun;
 mod trace;
 mod wrap;
 
+pub use abi::{DEFAULT_PLACES as DEFAULT_FLOWS, MARK_REFUSED as REFUSED_MARK};
 pub use abi::{Hook, Program, Reason, Verdict};
 pub use apply::{Applier, Cause, Failure, peers, remove_rules};
 pub use attach::{Attachment, Mechanism, NoXdp};

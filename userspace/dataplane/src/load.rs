@@ -272,18 +272,19 @@ impl Rest {
 /// What is verified and pinned together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stage {
-    /// TC: no tunnel without them.
+    /// No tunnel without them.
     Tunnel,
-    /// XDP.
+    /// XDP, and a gateway's LAN side: without them the stack does their work.
     Underlay,
 }
 
 impl Stage {
     /// Whose part `program` is.
     pub(crate) fn of(program: Program) -> Self {
-        match program.hook() {
-            Hook::Xdp => Self::Underlay,
-            Hook::Ingress | Hook::Egress => Self::Tunnel,
+        match program {
+            Program::ToTunnel | Program::IntoLan => Self::Underlay,
+            _ if matches!(program.hook(), Hook::Xdp) => Self::Underlay,
+            _ => Self::Tunnel,
         }
     }
 

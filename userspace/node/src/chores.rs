@@ -34,6 +34,9 @@ impl Chore {
     }
 }
 
+/// How soon is soon.
+const HURRY: Duration = Duration::from_millis(100);
+
 /// The chores to do and when.
 #[derive(Default)]
 pub(crate) struct Chores(BTreeMap<Chore, Instant>);
@@ -42,6 +45,12 @@ impl Chores {
     /// Asks for a chore; one that is waiting already keeps its time.
     pub(crate) fn ask(&mut self, chore: Chore, now: Instant) {
         self.0.entry(chore).or_insert_with(|| now + chore.delay());
+    }
+
+    /// Asks for a chore soon, whatever was asked before: a storm of reasons is one.
+    pub(crate) fn hurry(&mut self, chore: Chore, now: Instant) {
+        let soon = now + HURRY;
+        self.0.entry(chore).and_modify(|at| *at = (*at).min(soon)).or_insert(soon);
     }
 
     /// Not needed any more; says whether it was asked for.

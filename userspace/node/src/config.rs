@@ -41,6 +41,28 @@ impl std::str::FromStr for WireguardMode {
     }
 }
 
+/// Whether packets may take the gateway's short way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FastPath {
+    /// Where a LAN device can, while there is something to forward.
+    #[default]
+    Auto,
+    /// Never: the kernel's stack forwards and netfilter translates.
+    Off,
+}
+
+impl std::str::FromStr for FastPath {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "off" => Ok(Self::Off),
+            other => Err(format!("{other:?} is not auto or off")),
+        }
+    }
+}
+
 /// How [`crate::run`] is to run. Plain data; the command line fills it.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -63,6 +85,10 @@ pub struct Config {
     pub underlay_table: u32,
     /// Priority of our first rule.
     pub rule_priority: u32,
+    /// Whether packets may take the gateway's short way.
+    pub fast_path: FastPath,
+    /// Flows through the gateway at a time.
+    pub flows: u32,
     /// XDP or TC on the underlay's devices.
     pub steer: Steer,
     /// Ask the router that the port be reachable from outside.
@@ -85,6 +111,8 @@ impl Default for Config {
             table: DEFAULT_TABLE,
             underlay_table: DEFAULT_UNDERLAY_TABLE,
             rule_priority: DEFAULT_RULE_PRIORITY,
+            fast_path: FastPath::default(),
+            flows: dataplane::DEFAULT_FLOWS,
             steer: Steer::Auto,
             port_mapping: true,
             shield: true,

@@ -21,12 +21,15 @@ use types::{NodePublic, Vni};
 
 use crate::Error;
 use crate::answering::Answering;
+use crate::config::FastPath;
 use crate::device::{self, Spec};
 use crate::event_loop::Input;
+use crate::gateway;
 use crate::peer_relay;
 use crate::peer_relay::kernel::Relaying;
 use crate::router::{MARK_MASK, Router};
 use crate::sockets::BYPASS_MARK;
+use crate::underlay::Lan;
 
 /// What the event loop asks for.
 pub(crate) enum Command {
@@ -40,6 +43,8 @@ pub(crate) enum Command {
     Observe,
     /// These are the underlay's devices now.
     Underlay(BTreeMap<u32, Device>),
+    /// These are the devices of the LAN side now.
+    Lans(BTreeMap<u32, Lan>),
     /// Load programs and make the device, still down: what an [`Command::Apply`] would find missing.
     Prepare,
     /// Have programs verified for the next time we go up: it takes longer than all the rest.
@@ -116,6 +121,8 @@ pub(crate) struct Plane {
     pub(crate) wireguard: &'static str,
     /// `tcx` or `clsact`.
     pub(crate) attach: &'static str,
+    /// Whether the gateway has its short way: `on` or `off`; empty while nothing is forwarded.
+    pub(crate) fast_path: &'static str,
 }
 
 /// The thread's state.
@@ -133,6 +140,11 @@ pub(crate) struct Kernel {
     answering: Answering,
     /// Tells of answered pings, until somebody takes it.
     answered: Option<AnsweredReader>,
+    lans: BTreeMap<u32, Lan>,
+    fast_path: FastPath,
+    flows: u32,
+    /// What was last wanted, while we are up.
+    desired: Option<Box<Desired>>,
     /// Programs for the next time we go up, verified while there is nothing else to do.
     spare: Option<Spare>,
     /// Programs that no first packet waits for, while the kernel verifies them.
@@ -155,6 +167,10 @@ pub(crate) struct Options {
     pub(crate) steer: Steer,
     /// Our DISCO key, and whether to shield WireGuard.
     pub(crate) answering: Answering,
+    /// Whether the gateway may have its short way.
+    pub(crate) fast_path: FastPath,
+    /// Flows through the gateway at a time.
+    pub(crate) flows: u32,
     /// The port of the sockets that `steer` delivers to.
     pub(crate) controller_port: u16,
     /// Forwarding switches that an earlier run has switched on.
@@ -191,6 +207,8 @@ impl Kernel {
             table,
             underlay_table,
             rule_priority,
+            fast_path,
+            flows,
             steer,
             answering,
             controller_port,
@@ -201,6 +219,7 @@ impl Kernel {
         let router = Router::new(&spec.name);
         let (underlay, relaying) = (BTreeMap::new(), Relaying::default());
         let (spare, verifying, plane) = (None, None, None);
+        let (lans, desired) = (BTreeMap::new(), None);
         Self {
             handle,
             spec,
@@ -215,6 +234,10 @@ impl Kernel {
             answered: None,
             spare,
             verifying,
+            lans,
+            fast_path,
+            flows,
+            desired,
             plane,
         }
     }
@@ -231,7 +254,7 @@ impl Kernel {
                         None => return,
                     },
                     verified = end_of(&mut self.verifying) => {
-                        for report in self.complete(verified) {
+                        for report in self.complete(verified).await {
                             // A loop that has ended needs no report.
                             _ = inputs.send(Input::Kernel(report)).await;
                         }
@@ -255,7 +278,7 @@ impl Kernel {
     }
 
     /// The programs ahead of the stack are verified, or were refused: then everything goes on in TC.
-    fn complete(&mut self, verified: Result<Result<Rest, dataplane::Error>, JoinError>) -> Vec<Report> {
+    async fn complete(&mut self, verified: Result<Result<Rest, dataplane::Error>, JoinError>) -> Vec<Report> {
         self.verifying = None;
         let rest = match verified {
             Ok(Ok(rest)) => rest,
@@ -266,6 +289,11 @@ impl Kernel {
         let Some(programs) = self.programs() else { return Vec::new() };
         let mut reports = trouble(programs.complete(rest));
         reports.extend(self.attach_underlay());
+        // A gateway has been without its short way until now.
+        match self.desired.take() {
+            Some(desired) if !desired.served_routes.is_empty() => reports.extend(self.apply(&desired).await),
+            desired => self.desired = desired,
+        }
         reports
     }
 
@@ -302,6 +330,14 @@ impl Kernel {
                 // Who asked may have given up.
                 _ = reply.send(self.relay_usage());
                 Vec::new()
+            }
+            Command::Lans(lans) => {
+                self.lans = lans;
+                match self.desired.take() {
+                    // Other devices: programs and netfilter share the translation anew.
+                    Some(desired) if self.plane.is_some() => self.apply(&desired).await,
+                    _ => Vec::new(),
+                }
             }
             Command::Respec(spec) => {
                 self.spec = *spec;
@@ -370,13 +406,21 @@ impl Kernel {
             }
         }
         let Some((applier, plane)) = &mut self.plane else { unreachable!("it was opened just now") };
+        let gateway = match self.fast_path {
+            FastPath::Off => None,
+            FastPath::Auto => gateway::plan(desired, &self.lans, plane.link, self.flows),
+        };
+        let mut reports = gateway::set(applier.programs(), gateway.as_ref(), plane, desired);
+        let translating = gateway::devices(plane, &self.lans);
         // Side by side: `nft` takes as long as all the rest. Without the guard the node still works.
-        let (guarded, applied) = tokio::join!(self.router.apply(desired), applier.apply(desired));
+        let (guarded, applied) =
+            tokio::join!(self.router.apply(desired, &translating), applier.apply(desired));
         let result = match applied {
             Ok(()) => Ok(Some(plane.clone())),
             Err(failure) => Err(explain(failure, self.spec.port)),
         };
-        let mut reports = vec![self.note_guard(guarded)];
+        self.desired = Some(Box::new(desired.clone()));
+        reports.push(self.note_guard(guarded));
         reports.extend(self.answered.take().map(Report::Answering));
         reports.extend(self.attach_underlay());
         if opens {
@@ -419,7 +463,8 @@ impl Kernel {
         programs.set_bypass(BYPASS_MARK, MARK_MASK).map_err(programs_error)?;
         let link = self.link_index(&wireguard).await?;
         programs.attach_tunnel(link).map_err(programs_error)?;
-        let plane = Plane { link, wireguard: device::backend_name(&wireguard), attach: mechanism() };
+        let (backend, attach) = (device::backend_name(&wireguard), mechanism());
+        let plane = Plane { link, wireguard: backend, attach, fast_path: "" };
         Ok((Applier::new(self.handle.clone(), wireguard, programs, self.settings.clone()), plane))
     }
 
@@ -493,6 +538,7 @@ impl Kernel {
 
     /// Removes device, routes, rules, firewall and programs.
     async fn take_away(&mut self) -> Result<(), Error> {
+        self.desired = None;
         let step = |what: &'static str| move |error: netlink::Error| Error::system(what, error);
         self.verifying = None;
         if let Some((mut applier, _)) = self.plane.take() {
@@ -564,6 +610,6 @@ fn firewall(result: netlink::Result<()>) -> Report {
     Report::Firewall(result.map_err(|error| error.to_string()))
 }
 
-fn trouble<E: std::fmt::Display>(result: Result<(), E>) -> Vec<Report> {
+pub(crate) fn trouble<E: std::fmt::Display>(result: Result<(), E>) -> Vec<Report> {
     result.err().map(|error| Report::Trouble(error.to_string())).into_iter().collect()
 }

@@ -30,6 +30,7 @@ mod device;
 mod error;
 mod event_loop;
 mod firewall;
+mod gateway;
 mod health;
 mod hostinfo;
 mod identity;
@@ -56,8 +57,9 @@ mod underlay;
 
 pub use config::{
     Config, DEFAULT_DEVICE, DEFAULT_PORT, DEFAULT_RULE_PRIORITY, DEFAULT_TABLE, DEFAULT_UNDERLAY_TABLE,
-    Steer, WireguardMode,
+    FastPath, Steer, WireguardMode,
 };
+pub use dataplane::DEFAULT_FLOWS;
 pub use error::Error;
 
 /// Runs the daemon until SIGTERM, SIGINT or a `shutdown` request.

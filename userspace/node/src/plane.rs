@@ -15,6 +15,7 @@ use crate::event_loop::Input;
 use crate::health::code;
 use crate::kernel::{Command, Plane, Report};
 use crate::local_api::Refusal;
+use crate::router;
 use crate::sockets::tunnel;
 use crate::underlay::{self, Snapshot};
 use crate::{Error, device, firewall, portmap};
@@ -232,6 +233,12 @@ impl Daemon {
         if underlay::concerns(event, own) {
             self.chores.ask(Chore::ReadUnderlay, now);
         }
+        if let netlink::Event::FirewallCut(table) = event
+            && *table == router::table_name(&self.config.device)
+            && own.is_some()
+        {
+            self.chores.hurry(Chore::CheckFirewall, now);
+        }
         let is_ours = match event {
             netlink::Event::LinkRemoved(link) => Some(link.index) == own,
             netlink::Event::RuleRemoved(rule) => rule.protocol == dataplane::PROTOCOL,
@@ -260,6 +267,9 @@ impl Daemon {
         tracing::info!(devices = ?names, "the underlay changed");
         if snapshot.devices != self.underlay.devices {
             self.order(Command::Underlay(snapshot.devices.clone()));
+        }
+        if snapshot.lans != self.underlay.lans {
+            self.order(Command::Lans(snapshot.lans.clone()));
         }
         if snapshot.underlay != self.underlay.underlay {
             self.node.handle_underlay(snapshot.underlay.clone(), now);

@@ -154,6 +154,7 @@ impl Daemon {
                 shield: self.plane.is_some() && self.config.shield,
                 answering: if self.plane.is_some() { self.vouched } else { 0 },
                 devices: self.plane.iter().flat_map(|_| self.steered.iter().map(steered)).collect(),
+                fast_path: self.plane.as_ref().map(|plane| plane.fast_path.to_owned()).unwrap_or_default(),
                 ..DataPlane::default()
             }),
             ..Status::default()

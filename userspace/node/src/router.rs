@@ -14,51 +14,67 @@ use node_core::Desired;
 
 /// Marks packets forwarded from the tunnel, the candidates of masquerading (Tailscale's `0x40000/0xff0000`).
 const FORWARDED_MARK: u32 = 0x40000;
+/// Marks a new flow that the programs have no place for.
+const REFUSED_MARK: u32 = dataplane::REFUSED_MARK;
 /// The bits of a mark that are Tailscale's and ours.
 pub(crate) const MARK_MASK: u32 = 0xff_0000;
 /// Switches of forwarding, by family.
 const FORWARDING: [&str; 2] = ["net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding"];
 
+/// Name of the table of a device.
+pub(crate) fn table_name(device: &str) -> String {
+    let plain = |c: char| if c.is_ascii_alphanumeric() { c } else { '_' };
+    format!("underpass_{}", device.chars().map(plain).collect::<String>())
+}
+
 /// The table, and what it consists of now.
 pub(crate) struct Router {
     table: Table,
     device: String,
-    /// The table's text as last installed by this process.
-    installed: Option<String>,
+    /// The table's text as last installed by this process, and how nft lists it since.
+    installed: Option<(String, Option<String>)>,
 }
 
 impl Router {
     /// The firewall of overlay device `device`; nothing is changed yet.
     pub(crate) fn new(device: &str) -> Self {
-        let name: String = device.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
         Self {
-            table: Table::new(TableFamily::Inet, &format!("underpass_{name}")),
+            table: Table::new(TableFamily::Inet, &table_name(device)),
             device: device.into(),
             installed: None,
         }
     }
 
-    /// Makes the table what `desired` needs, and switches forwarding on for served subnets. Returns the switches that had
+    /// Makes the table what `desired` needs, where the programs translate on the devices `translating`, and switches forwarding on for served subnets. Returns the switches that had
     /// to be changed, for [`Self::remove`].
     ///
     /// # Errors
     /// When `nft` is missing or refuses, or forwarding cannot be switched on.
-    pub(crate) async fn apply(&mut self, desired: &Desired) -> netlink::Result<Vec<String>> {
-        let text = ruleset(&self.device, desired);
-        if self.installed.as_ref() != Some(&text) {
-            self.table.replace(&text).await?;
-            self.installed = Some(text);
+    pub(crate) async fn apply(
+        &mut self,
+        desired: &Desired,
+        translating: &BTreeSet<String>,
+    ) -> netlink::Result<Vec<String>> {
+        let text = ruleset(&self.device, desired, translating);
+        if self.installed.as_ref().is_none_or(|(installed, _)| *installed != text) {
+            self.install(text).await?;
         }
         switch_forwarding_on(desired)
     }
 
-    /// Puts the table back when somebody flushed it.
+    async fn install(&mut self, text: String) -> netlink::Result<()> {
+        self.table.replace(&text).await?;
+        self.installed = Some((text, self.table.listing().await?));
+        Ok(())
+    }
+
+    /// Puts the table back when somebody flushed it, or a part of it.
     ///
     /// # Errors
     /// When `nft` is missing or refuses.
     pub(crate) async fn repair(&mut self) -> netlink::Result<()> {
-        match &self.installed {
-            Some(text) if !self.table.exists().await? => self.table.replace(text).await,
+        match self.installed.clone() {
+            Some((text, listing)) if self.table.listing().await? != listing => self.install(text).await,
             _ => Ok(()),
         }
     }
@@ -105,7 +121,7 @@ const FAMILIES: [Family; 2] = [
 ];
 
 /// The body of the table.
-fn ruleset(device: &str, desired: &Desired) -> String {
+fn ruleset(device: &str, desired: &Desired, translating: &BTreeSet<String>) -> String {
     let overlay = |net: &&IpNet| types::overlay::contains(net.addr());
     let peers: BTreeSet<IpNet> =
         desired.peers.values().flat_map(|peer| &peer.allowed_ips).filter(overlay).copied().collect();
@@ -116,6 +132,16 @@ fn ruleset(device: &str, desired: &Desired) -> String {
         set(&mut text, "peers", family, &peers);
         set(&mut text, "masqueraded", family, &snat);
     }
+    // What the programs translate where it leaves. Conntrack is needed all the same: it reassembles fragments.
+    let names: Vec<String> = translating.iter().map(|name| format!("\"{name}\"")).collect();
+    let translated = match names.is_empty() {
+        true => String::new(),
+        false => format!(
+            "oifname {{ {} }} meta l4proto {{ tcp, udp, icmp, ipv6-icmp }} accept\n    ",
+            names.join(", ")
+        ),
+    };
+    let mss = desired.mtu.saturating_sub(40);
     // Packets out of a tunnel (type "none", 65534) were authenticated by it, whichever tunnel it is.
     let mut guard = String::new();
     let mut leave = String::new();
@@ -138,10 +164,12 @@ fn ruleset(device: &str, desired: &Desired) -> String {
         text,
         "chain guard {{\n    type filter hook prerouting priority raw; policy accept;\n{guard}}}\n\
          chain leave {{\n    type filter hook postrouting priority filter; policy accept;\n{leave}}}\n\
-         chain forward {{\n    type filter hook forward priority filter; policy accept;\n{forward}    \
+         chain forward {{\n    type filter hook forward priority filter; policy accept;\n    \
+         meta mark & {MARK_MASK:#x} == {REFUSED_MARK:#x} reject with icmpx admin-prohibited\n{forward}    \
+         iifname \"{device}\" tcp flags & (syn | rst) == syn tcp option maxseg size set {mss}\n    \
          oifname \"{device}\" tcp flags & (syn | rst) == syn tcp option maxseg size set rt mtu\n}}\n\
          chain served {{\n    type nat hook postrouting priority srcnat; policy accept;\n    \
-         meta mark & {MARK_MASK:#x} == {FORWARDED_MARK:#x} masquerade\n}}\n"
+         {translated}meta mark & {MARK_MASK:#x} == {FORWARDED_MARK:#x} masquerade\n}}\n"
     );
     text
 }
@@ -186,7 +214,7 @@ mod tests {
 
     #[test]
     fn sets_hold_the_addresses_in_use_and_nothing_else_of_the_overlay_range() {
-        let text = ruleset("underpass0", &gateway());
+        let text = ruleset("underpass0", &gateway(), &BTreeSet::new());
         assert_eq!(elements(&text, "own4").as_deref(), Some("100.64.0.1/32"));
         assert_eq!(elements(&text, "peers4").as_deref(), Some("100.64.0.2/32"));
         assert_eq!(elements(&text, "peers6").as_deref(), Some("fd7a:115c:a1e0::2/128"));
@@ -195,9 +223,12 @@ mod tests {
 
     #[test]
     fn served_subnets_are_masqueraded_only_when_asked() {
-        assert_eq!(elements(&ruleset("u0", &gateway()), "masqueraded4").as_deref(), Some("192.168.5.0/24"));
+        assert_eq!(
+            elements(&ruleset("u0", &gateway(), &BTreeSet::new()), "masqueraded4").as_deref(),
+            Some("192.168.5.0/24")
+        );
         let plain = Desired { snat_subnet_routes: false, ..gateway() };
-        assert_eq!(elements(&ruleset("u0", &plain), "masqueraded4"), None);
+        assert_eq!(elements(&ruleset("u0", &plain, &BTreeSet::new()), "masqueraded4"), None);
     }
 
     /// The kernel's own parser judges the text, in a namespace of its own; says so where it cannot.
@@ -211,16 +242,17 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let mut router = Router::new("underpass-0");
-            match router.apply(&Desired { served_routes: BTreeSet::new(), ..gateway() }).await {
+            let served = Desired { served_routes: BTreeSet::new(), mtu: 1280, ..gateway() };
+            match router.apply(&served, &["lan0".to_owned()].into()).await {
                 Err(netlink::Error::NoNft) => println!("SKIPPED: no nft command"),
                 applied => {
                     applied.unwrap();
-                    assert!(router.table.exists().await.unwrap());
+                    assert!(router.table.listing().await.unwrap().is_some());
                     router.table.remove().await.unwrap();
                     router.repair().await.unwrap();
-                    assert!(router.table.exists().await.unwrap());
+                    assert!(router.table.listing().await.unwrap().is_some());
                     router.remove(&[]).await.unwrap();
-                    assert!(!router.table.exists().await.unwrap());
+                    assert!(router.table.listing().await.unwrap().is_none());
                 }
             }
         });

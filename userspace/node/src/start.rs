@@ -124,6 +124,8 @@ impl Assembly {
             table: config.table,
             underlay_table: config.underlay_table,
             rule_priority: config.rule_priority,
+            fast_path: config.fast_path,
+            flows: config.flows,
             steer: config.steer,
             answering: Answering::new(state.disco_key.clone(), config.shield),
             controller_port,

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
-use dataplane::Device;
+use dataplane::{Device, LanPlan};
 use ipnet::{IpNet, Ipv4Net};
 use netlink::{Address, Event, Handle, Kind, Link, Route, RouteKind};
 use node_core::{Hop, Underlay, Uplink};
@@ -27,6 +27,8 @@ pub(crate) struct Snapshot {
     pub(crate) devices: BTreeMap<u32, Device>,
     /// The router of the best IPv4 default route, and our address on the way there.
     pub(crate) router: Option<(Ipv4Addr, Ipv4Addr)>,
+    /// Those of them that have Ethernet headers: a gateway's LAN side.
+    pub(crate) lans: BTreeMap<u32, Lan>,
 }
 
 impl Snapshot {
@@ -45,6 +47,15 @@ impl Snapshot {
         let found = defaults.into_iter().chain(all);
         found.filter_map(|(device, ipv6)| Some((self.devices.get(&device)?.name.clone(), ipv6)))
     }
+}
+
+/// A device of a gateway's LAN side.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Lan {
+    /// Its name.
+    pub(crate) name: String,
+    /// What flows are hidden behind there: its first addresses, as the kernel's masquerade chooses them.
+    pub(crate) addresses: LanPlan,
 }
 
 /// Reads the underlay of this namespace, leaving out the overlay device `own`.
@@ -70,6 +81,15 @@ fn snapshot(links: &[Link], addresses: &[Address], routes: &[Route], own: &str) 
         if link.carrier {
             plugged.insert(link.index);
             snapshot.underlay.addresses.push(*net);
+        }
+        if link.mac.is_some() {
+            let lan = snapshot.lans.entry(link.index).or_default();
+            lan.name.clone_from(&link.name);
+            match net.addr() {
+                IpAddr::V4(ip) => _ = lan.addresses.v4.get_or_insert(ip),
+                IpAddr::V6(ip) if !ip.is_unicast_link_local() => _ = lan.addresses.v6.get_or_insert(ip),
+                IpAddr::V6(_) => {}
+            }
         }
     }
     snapshot.underlay.addresses.sort_unstable();
@@ -127,7 +147,7 @@ pub(crate) fn concerns(event: &Event, own_link: Option<u32>) -> bool {
         Event::LinkChanged(link) | Event::LinkRemoved(link) => Some(link.index) != own_link,
         Event::AddressChanged(address) | Event::AddressRemoved(address) => Some(address.link) != own_link,
         Event::RouteChanged(route) | Event::RouteRemoved(route) => route.table == MAIN_TABLE,
-        Event::RuleAdded(_) | Event::RuleRemoved(_) => false,
+        Event::RuleAdded(_) | Event::RuleRemoved(_) | Event::FirewallCut(_) => false,
         Event::Lost => true,
     }
 }

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use anyhow::Context;
 use clap::{ArgAction, Args};
 use node::{
-    Config, DEFAULT_DEVICE, DEFAULT_PORT, DEFAULT_RULE_PRIORITY, DEFAULT_TABLE, DEFAULT_UNDERLAY_TABLE,
-    Steer, WireguardMode,
+    Config, DEFAULT_DEVICE, DEFAULT_FLOWS, DEFAULT_PORT, DEFAULT_RULE_PRIORITY, DEFAULT_TABLE,
+    DEFAULT_UNDERLAY_TABLE, FastPath, Steer, WireguardMode,
 };
 use tokio::runtime::Builder;
 
@@ -57,6 +57,12 @@ pub(crate) struct NodeArgs {
     #[arg(long, value_name = "BOOL", default_value_t = true, action = ArgAction::Set)]
     #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     port_mapping: bool,
+    /// The gateway's short way past the kernel's stack: auto uses it where it can, off leaves all to the stack.
+    #[arg(long, value_name = "auto|off", default_value = "auto", env = "UNDERPASS_FASTPATH")]
+    fastpath: FastPath,
+    /// Flows through the gateway at a time; about 350 bytes of kernel memory each.
+    #[arg(long, value_name = "NUMBER", default_value_t = DEFAULT_FLOWS)]
+    flows: u32,
     /// Settings from a file in Tailscale's format (HuJSON, "version": "alpha0").
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -81,6 +87,8 @@ impl NodeArgs {
             underlay_table: self.underlay_table,
             rule_priority: self.rule_priority,
             port_mapping: self.port_mapping && !is_set("TS_DISABLE_PORTMAPPER"),
+            fast_path: self.fastpath,
+            flows: self.flows,
             config_file: self.config,
         };
         // One thread: the kernel moves the packets, and what is left is one event loop.

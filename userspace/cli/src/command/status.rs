@@ -103,6 +103,9 @@ fn data_plane(plane: &DataPlane) -> String {
             "\n# WireGuard: {} on {} port {}, programs: {attached}",
             plane.wireguard, plane.device, plane.port
         );
+        if !plane.fast_path.is_empty() {
+            let _ = writeln!(text, "# Gateway: fast path {}", plane.fast_path);
+        }
     }
     if !plane.devices.is_empty() {
         let devices: Vec<String> = plane.devices.iter().map(steered).collect();
@@ -296,6 +299,7 @@ mod tests {
             device,
             port: 41641,
             attach: "tcx".into(),
+            fast_path: String::new(),
             devices,
             shield: true,
             answering: 2,

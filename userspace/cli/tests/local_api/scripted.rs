@@ -261,6 +261,7 @@ fn status(inner: &Inner, peers: bool) -> Status {
         wireguard: "kernel".into(),
         device: "underpass0".into(),
         port: 41641,
+        fast_path: String::new(),
         attach: "tcx".into(),
         devices: vec![SteeredDevice { name: "eth0".into(), steering: "xdp".into(), why: String::new() }],
         shield: true,

@@ -21,6 +21,8 @@ pub struct DataPlane {
     pub port: u16,
     /// How the programs are attached: `tcx` or `clsact`; empty while they are not.
     pub attach: String,
+    /// Whether forwarded packets take the programs' short way: `on` or `off`; empty while nothing is forwarded.
+    pub fast_path: String,
     /// How packets are steered on the devices that peers' packets arrive at.
     pub devices: Vec<SteeredDevice>,
     /// Whether what cannot be valid is dropped ahead of WireGuard.
