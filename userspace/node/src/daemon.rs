@@ -150,8 +150,9 @@ impl Daemon {
                 self.vouched = peers.iter().filter(|peer| peer.vouched).count();
                 self.order(Command::Disco(peers));
             }
-            // The programs' part of it is not there yet: nothing is desired as long as they cannot.
-            Event::DetoursChanged => {}
+            Event::DetoursChanged => {
+                self.order(Command::Detours(self.node.desired().relayed.iter().copied().collect()));
+            }
             Event::ObserveKernel => self.order(Command::Observe),
             Event::EndpointsChanged(_) | Event::NetInfoChanged => self.report_to_control(),
             Event::NetcheckEnded => self.netcheck_ended(),

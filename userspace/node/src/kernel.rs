@@ -8,12 +8,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
 use dataplane::{
-    AnsweredReader, Applier, Count, Device, Mechanism, Programs, RelayedSession, Rest, Settings, Spare,
-    Steer, Steering, TraceReader, TraceSettings,
+    AnsweredReader, Applier, Count, Device, Mechanism, Programs, Relayed, RelayedSession, Rest, Settings,
+    Spare, Steer, Steering, TraceReader, TraceSettings,
 };
 use netlink::wireguard::Wireguard;
 use netlink::{Handle, Mark};
-use node_core::{Desired, DiscoPeer, Hop, ObservedPeer};
+use node_core::{Desired, Detour, DiscoPeer, Hop, ObservedPeer};
 use relay_core::{Change, Leg};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinError, JoinHandle, spawn_blocking};
@@ -63,6 +63,8 @@ pub(crate) enum Command {
     Relay(u16, Vec<(Vni, [Leg; 2])>),
     /// A pair of the relay was bound, or is gone.
     RelayChange(Change),
+    /// Put a relay's header before packets to these endpoints, and to no others.
+    Detours(Vec<Detour>),
     /// Read what the programs have relayed.
     RelayUsage(oneshot::Sender<RelayUsage>),
     /// Switch the trace on and hand over its reader, or off.
@@ -102,6 +104,8 @@ pub(crate) enum Report {
     Answering(AnsweredReader),
     /// How packets are steered on the underlay's devices, by name.
     Steered(Vec<(String, Steering)>),
+    /// Relayed peers' packets get their header from the programs, these already; or `None`: the programs cannot.
+    Detours(Option<Vec<Detour>>),
     /// A dump of the device; empty when there is none.
     Observed(Vec<ObservedPeer>),
     /// These forwarding switches had to be switched on; to be remembered until we go down.
@@ -326,6 +330,7 @@ impl Kernel {
                 let programs = self.plane.as_mut().map(|(applier, _)| applier.programs());
                 trouble(self.relaying.follow(change, programs))
             }
+            Command::Detours(detours) => self.set_detours(&detours).await,
             Command::RelayUsage(reply) => {
                 // Who asked may have given up.
                 _ = reply.send(self.relay_usage());
@@ -387,6 +392,7 @@ impl Kernel {
         let mut reports = self.attach_underlay();
         reports.extend(self.answered.take().map(Report::Answering));
         reports.extend(self.follow_own_addresses().await);
+        reports.push(Report::Detours(self.known_detours()));
         reports.push(Report::Prepared(opened));
         reports
     }
@@ -425,6 +431,7 @@ impl Kernel {
         reports.extend(self.attach_underlay());
         if opens {
             reports.extend(self.follow_own_addresses().await);
+            reports.push(Report::Detours(self.known_detours()));
         }
         if let Some(rest) = self.programs().and_then(Programs::rest) {
             self.verifying = Some(spawn_blocking(move || rest.verify()));
@@ -488,6 +495,41 @@ impl Kernel {
         }
         reports.push(Report::Steered(steered));
         reports
+    }
+
+    /// Relayed peers' endpoints, as the programs have to know them before WireGuard does. Where the veth pair that this needs
+    /// cannot be made, their packets pass through the controller.
+    async fn set_detours(&mut self, detours: &[Detour]) -> Vec<Report> {
+        let Some((applier, _)) = &mut self.plane else { return Vec::new() };
+        let relayed: Vec<Relayed> = detours
+            .iter()
+            .map(|detour| Relayed { relay: detour.relay, vni: detour.vni.get(), port: detour.port })
+            .collect();
+        let programs = applier.programs();
+        let made = match relayed.is_empty() {
+            true => Ok(()),
+            false => dataplane::ensure_wrap(&self.handle, programs, &self.spec.name).await,
+        };
+        let set = match made {
+            Ok(()) => programs.set_relayed(&relayed).map_err(|error| error.to_string()),
+            Err(cause) => Err(cause.to_string()),
+        };
+        match set {
+            Ok(()) => Vec::new(),
+            Err(why) => {
+                let text = format!("peer relays' headers cannot be put in the kernel: {why}");
+                vec![Report::Trouble(text), Report::Detours(None)]
+            }
+        }
+    }
+
+    /// What the programs know of relayed peers, at their start.
+    fn known_detours(&mut self) -> Option<Vec<Detour>> {
+        let known = self.programs()?.relayed().ok()?;
+        let detour = |relayed: Relayed| {
+            Some(Detour { relay: relayed.relay, vni: Vni::new(relayed.vni)?, port: relayed.port })
+        };
+        Some(known.into_iter().filter_map(detour).collect())
     }
 
     /// The relay's part of the maps, with our addresses as they are now.
@@ -555,6 +597,9 @@ impl Kernel {
             device::remove(&self.handle, &self.spec.name).await.map_err(step("removing the device"))?;
         }
         Programs::remove_all(&self.spec.name).map_err(programs_error)?;
+        dataplane::remove_wrap(&self.handle, &self.spec.name)
+            .await
+            .map_err(step("removing the veth pair"))?;
         match self.router.remove(&self.switched).await {
             // Without `nft` there never was a table.
             Ok(()) | Err(netlink::Error::NoNft) => self.switched.clear(),

@@ -16,17 +16,32 @@ enum Path {
     DirectIpv4,
     DirectIpv6,
     Derp,
+    PeerRelayIpv4,
+    PeerRelayIpv6,
 }
 
 impl Path {
-    const ALL: [(Self, &str); 3] =
-        [(Self::DirectIpv4, "direct_ipv4"), (Self::DirectIpv6, "direct_ipv6"), (Self::Derp, "derp")];
+    const ALL: [(Self, &str); 5] = [
+        (Self::DirectIpv4, "direct_ipv4"),
+        (Self::DirectIpv6, "direct_ipv6"),
+        (Self::Derp, "derp"),
+        (Self::PeerRelayIpv4, "peer_relay_ipv4"),
+        (Self::PeerRelayIpv6, "peer_relay_ipv6"),
+    ];
 
-    fn of(endpoint: SocketAddr) -> Self {
-        match endpoint.ip() {
-            ip if Slot::from_ip(ip).is_some() => Self::Derp,
-            IpAddr::V4(_) => Self::DirectIpv4,
-            IpAddr::V6(_) => Self::DirectIpv6,
+    /// What an endpoint of the kernel is; `relay` is the peer's relay, where it has one now.
+    fn of(endpoint: SocketAddr, relay: Option<SocketAddr>) -> Self {
+        match (endpoint.ip(), relay) {
+            (ip, Some(relay)) if Slot::from_ip(ip).is_some() || ip == relay.ip() => {
+                if relay.is_ipv4() {
+                    Self::PeerRelayIpv4
+                } else {
+                    Self::PeerRelayIpv6
+                }
+            }
+            (ip, _) if Slot::from_ip(ip).is_some() => Self::Derp,
+            (IpAddr::V4(_), _) => Self::DirectIpv4,
+            (IpAddr::V6(_), _) => Self::DirectIpv6,
         }
     }
 }
@@ -46,13 +61,18 @@ pub(crate) struct Traffic {
 }
 
 impl Traffic {
-    /// Books what was moved since the last dump. A peer's first dump is where counting starts.
-    pub(crate) fn observe(&mut self, peers: &[ObservedPeer]) {
+    /// Books what was moved since the last dump. A peer's first dump is where counting starts. `relay` says through which
+    /// peer relay a peer is reached.
+    pub(crate) fn observe(
+        &mut self,
+        peers: &[ObservedPeer],
+        relay: impl Fn(NodePublic) -> Option<SocketAddr>,
+    ) {
         let mut last = BTreeMap::new();
         for peer in peers {
             let now = Bytes { inbound: peer.rx_bytes, outbound: peer.tx_bytes };
             if let (Some(before), Some(endpoint)) = (self.last.get(&peer.key), peer.endpoint) {
-                let total = self.total.entry(Path::of(endpoint)).or_default();
+                let total = self.total.entry(Path::of(endpoint, relay(peer.key))).or_default();
                 // A peer that was removed and added again starts from zero.
                 total.inbound += now.inbound.checked_sub(before.inbound).unwrap_or(now.inbound);
                 total.outbound += now.outbound.checked_sub(before.outbound).unwrap_or(now.outbound);
@@ -207,13 +227,18 @@ mod tests {
     #[test]
     fn bytes_are_booked_to_the_path_they_were_seen_on_and_the_first_dump_counts_nothing() {
         let mut traffic = Traffic::default();
-        traffic.observe(&[peer("127.64.0.9:7", 100, 200)]);
-        traffic.observe(&[peer("127.64.0.9:7", 110, 220)]);
-        traffic.observe(&[peer("192.0.2.1:41641", 115, 225)]);
-        traffic.observe(&[peer("192.0.2.1:41641", 3, 4)]);
+        traffic.observe(&[peer("127.64.0.9:7", 100, 200)], |_| None);
+        traffic.observe(&[peer("127.64.0.9:7", 110, 220)], |_| None);
+        traffic.observe(&[peer("192.0.2.1:41641", 115, 225)], |_| None);
+        traffic.observe(&[peer("192.0.2.1:41641", 3, 4)], |_| None);
+        let relay = "203.0.113.1:7777".parse().ok();
+        traffic.observe(&[peer("203.0.113.1:5000", 13, 24)], |_| relay);
+        traffic.observe(&[peer("127.64.0.9:7", 14, 26)], |_| relay);
         let text = render(&traffic, Gauges::default(), &[], &[]);
         for line in [
             "tailscaled_inbound_bytes_total{path=\"derp\"} 10",
+            "tailscaled_inbound_bytes_total{path=\"peer_relay_ipv4\"} 11",
+            "tailscaled_outbound_bytes_total{path=\"peer_relay_ipv4\"} 22",
             "tailscaled_outbound_bytes_total{path=\"derp\"} 20",
             "tailscaled_inbound_bytes_total{path=\"direct_ipv4\"} 8",
             "tailscaled_outbound_bytes_total{path=\"direct_ipv4\"} 9",

@@ -41,10 +41,11 @@ impl Daemon {
     pub(crate) fn on_kernel(&mut self, report: Report, now: Instant) {
         match report {
             Report::Observed(peers) => {
-                self.traffic.observe(&peers);
+                self.traffic.observe(&peers, |key| self.node.relay_of(key, now));
                 self.node.handle_kernel(&peers, now);
             }
             Report::Applied { generation, result: Ok(plane) } => self.applied(generation, plane, now),
+            Report::Detours(known) => self.node.handle_detours(known.as_deref(), now),
             Report::Prepared(Ok(())) => self.release(),
             Report::Applied { result: Err(error), .. } | Report::Prepared(Err(error)) => {
                 self.not_applied(&error, now);

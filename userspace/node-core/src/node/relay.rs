@@ -39,6 +39,14 @@ impl Node {
         self.netmap.node().is_some_and(|node| node.has_cap(NO_SERVER))
     }
 
+    /// The relay through which packets go to a peer now.
+    pub fn relay_of(&self, peer: NodePublic, now: Instant) -> Option<SocketAddr> {
+        match self.peers.get(&peer)?.via(now)? {
+            Via::Udp(path) if !path.is_direct() => Some(path.remote),
+            _ => None,
+        }
+    }
+
     /// Whether the programs can put a relay's header before packets of the kernel's WireGuard, and for which places they do
     /// already. `None` while they cannot: those packets pass through us.
     pub fn handle_detours(&mut self, known: Option<&[Detour]>, now: Instant) {
