@@ -324,7 +324,10 @@ impl Kernel {
             }
             Command::Relay(port, sessions) => {
                 self.relaying.set(port, sessions.into_iter());
-                self.follow_own_addresses().await
+                let mut reports = self.follow_own_addresses().await;
+                // A relay's devices have programs ahead of the stack.
+                reports.extend(self.attach_underlay());
+                reports
             }
             Command::RelayChange(change) => {
                 let programs = self.plane.as_mut().map(|(applier, _)| applier.programs());
@@ -515,7 +518,8 @@ impl Kernel {
             Err(cause) => Err(cause.to_string()),
         };
         match set {
-            Ok(()) => Vec::new(),
+            // With the first and without the last of them another program has work on the underlay's devices.
+            Ok(()) => self.attach_underlay(),
             Err(why) => {
                 let text = format!("peer relays' headers cannot be put in the kernel: {why}");
                 vec![Report::Trouble(text), Report::Detours(None)]
