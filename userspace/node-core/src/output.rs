@@ -2,7 +2,7 @@
 //!
 //! Deliberately not here: the state the kernel should be in, which is [`crate::Desired`].
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use types::{DiscoPublic, NodePublic, RegionId};
@@ -103,6 +103,8 @@ pub enum Event {
     DiscoPeersChanged,
     /// [`crate::Desired::relayed`] is another: have the programs follow before any endpoint that comes after.
     DetoursChanged,
+    /// Tell the peer with this overlay address our DISCO key, inside the tunnel.
+    TellDiscoKey(IpAddr),
     /// [`crate::Node::pinned_routes`] changed: put them into the table that only our own packets ask.
     PinsChanged,
     /// Dump the WireGuard device and call [`crate::Node::handle_kernel`].

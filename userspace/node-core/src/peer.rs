@@ -12,6 +12,7 @@ use types::{DiscoPublic, NodeId, NodePublic, RegionId};
 
 use crate::explain::{Explanation, Verdict, Way};
 use crate::input::ObservedPeer;
+use crate::node::Told;
 use crate::output::Via;
 use crate::path::Path;
 use crate::paths::{PING_TIMEOUT, Paths, SESSION, Target};
@@ -75,6 +76,8 @@ struct Blocked {
 pub(crate) struct Observation {
     /// Bytes went in or out since the last look.
     pub(crate) active: bool,
+    /// A handshake was completed since the last look.
+    pub(crate) shook_hands: bool,
     /// The kernel has moved to this path, which is to be pinged.
     pub(crate) moved: Option<Path>,
 }
@@ -84,6 +87,8 @@ pub(crate) struct Peer {
     pub(crate) id: NodeId,
     pub(crate) key: NodePublic,
     pub(crate) disco: Option<DiscoPublic>,
+    /// What it told of its DISCO key itself.
+    pub(crate) told_disco: Option<Told>,
     /// Its name, for warnings.
     pub(crate) name: String,
     /// Its home region by the map.
@@ -120,6 +125,7 @@ impl Peer {
             id,
             key,
             disco: None,
+            told_disco: None,
             name: String::new(),
             home: None,
             heard_in: None,
@@ -238,7 +244,8 @@ impl Peer {
         }
         let silent = path.is_some() && self.paths.trusted(now).is_some() && !heard;
         self.note_silence(silent, tx_grew, in_session, now);
-        Observation { active: rx_grew || tx_grew, moved }
+        let shook_hands = before.is_some_and(|before| before.last_handshake != seen.last_handshake);
+        Observation { active: rx_grew || tx_grew, shook_hands, moved }
     }
 
     /// What a look at the kernel tells of the path in use: `heard` is the one by which packets came.

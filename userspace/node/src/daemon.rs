@@ -15,7 +15,7 @@ use node_core::{Carry, Event, FromDerp, Node, PingId, Slot, Transmit};
 use tokio::sync::{broadcast, mpsc};
 use tokio::task::JoinHandle;
 use transport::tls::Trust;
-use types::RegionId;
+use types::{DiscoPublic, RegionId};
 use wire::local::{Notify, PingResult};
 
 use crate::chores::{Chore, Chores};
@@ -29,7 +29,7 @@ use crate::login::Login;
 use crate::metrics::Traffic;
 use crate::netcheck::Netcheck;
 use crate::portmap::Portmap;
-use crate::sockets::{Datagram, FromKernel, Loopback, RawSender};
+use crate::sockets::{Datagram, FromKernel, Loopback, RawSender, tunnel};
 use crate::state::State;
 use crate::store::{Store, write_atomically};
 use crate::systemd::Systemd;
@@ -143,6 +143,7 @@ impl Daemon {
     fn carry_out(&mut self, event: Event, now: Instant) {
         match event {
             Event::DesiredChanged => self.apply_desired(),
+            Event::TellDiscoKey(to) => self.tell_disco_key(to),
             Event::PinsChanged => self.order(Command::Pins(self.node.pinned_routes())),
             Event::SetEndpoint { peer, endpoint } => self.order(Command::Endpoint(peer, endpoint)),
             Event::DiscoPeersChanged => {
@@ -253,6 +254,20 @@ impl Daemon {
                 self.deliver(&delivered);
             }
         }
+    }
+
+    /// A peer told its DISCO key inside the tunnel.
+    pub(crate) fn on_disco_key(&mut self, from: IpAddr, key: DiscoPublic, now: Instant) {
+        self.node.handle_disco_key(from, key, now);
+    }
+
+    fn tell_disco_key(&self, to: IpAddr) {
+        let (device, key) = (self.config.device.clone(), self.state.disco_key.public());
+        tokio::spawn(async move {
+            if let Err(error) = tunnel::tell_disco_key(&device, to, key).await {
+                tracing::debug!(%to, %error, "the DISCO key was not told");
+            }
+        });
     }
 
     /// A name was looked up.

@@ -13,7 +13,7 @@ use netlink::Watch;
 use tokio::signal::unix::Signal;
 use tokio::sync::mpsc;
 use tokio::time::sleep_until;
-use types::RegionId;
+use types::{DiscoPublic, RegionId};
 
 use crate::daemon::Daemon;
 use crate::local_api::Request;
@@ -49,6 +49,8 @@ pub(crate) enum Input {
     Portal(Option<bool>),
     /// What of the machine's own firewall drops WireGuard, if anything does.
     HostFirewall(Option<(firewall::Packet, firewall::Blocked)>),
+    /// A peer told its DISCO key inside the tunnel.
+    DiscoKey(IpAddr, DiscoPublic),
     /// A name was looked up.
     Resolved(String, Vec<IpAddr>),
     /// A deadline passed.
@@ -144,6 +146,7 @@ pub(crate) async fn run(mut daemon: Daemon, mut sources: Sources) -> Result<(), 
             Input::Portmap(report) => daemon.on_portmap(report, now),
             Input::Portal(found) => daemon.on_portal(found),
             Input::HostFirewall(found) => daemon.on_host_firewall(found.as_ref(), now),
+            Input::DiscoKey(from, key) => daemon.on_disco_key(from, key, now),
             Input::Resolved(host, addresses) => daemon.on_resolved(&host, &addresses, now),
             Input::Watchdog => daemon.systemd.alive(),
             Input::Timer => daemon.on_timer(now),

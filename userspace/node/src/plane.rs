@@ -137,8 +137,9 @@ impl Daemon {
         }
         if plane != self.plane {
             let device = self.config.device.clone();
-            self.tsmp =
-                plane.as_ref().map(|_| Task(tokio::spawn(async move { tunnel::answer_tsmp(&device).await })));
+            let inputs = self.inputs.clone();
+            let answer = async move { tunnel::answer_tsmp(&device, &inputs).await };
+            self.tsmp = plane.as_ref().map(|_| Task(tokio::spawn(answer)));
         }
         let came = self.plane.is_none() && plane.is_some();
         self.plane = plane;

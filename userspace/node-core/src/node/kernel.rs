@@ -68,6 +68,9 @@ impl Node {
         if observation.active {
             self.note_activity(seen.key, now);
         }
+        if observation.shook_hands {
+            self.tell_disco_key(seen.key);
+        }
         if let Some(path) = observation.moved {
             self.send_ping(seen.key, Via::Udp(path), Purpose::Discovery, 0, now);
             self.probe(seen.key, true, now);

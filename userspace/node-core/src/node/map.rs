@@ -143,7 +143,7 @@ impl Node {
     }
 
     /// Makes, changes or removes the peer with this id as the netmap says.
-    fn sync_peer(&mut self, id: NodeId, now: Instant) {
+    pub(super) fn sync_peer(&mut self, id: NodeId, now: Instant) {
         let node = self.netmap.peer_by_id(id).filter(|node| self.is_usable(node, now)).cloned();
         let old = self.peers.key_of(id);
         if let Some(old) = old.filter(|old| node.as_ref().is_none_or(|node| node.key != *old)) {
@@ -153,7 +153,7 @@ impl Node {
         let is_new = self.peers.get(&node.key).is_none();
         let candidates: Vec<SocketAddr> =
             node.endpoints.iter().copied().filter(|addr| self.may_be_candidate(*addr)).collect();
-        let disco = Some(node.disco_key).filter(|key| !key.is_zero());
+        let disco = self.disco_key_of(&node);
         if self.peers.get(&node.key).is_some_and(|peer| peer.disco != disco) {
             // Another pair of keys has other places.
             self.relays.forget(&node.key);
@@ -167,6 +167,9 @@ impl Node {
             self.observe_peer(&seen, now);
         }
         if known != disco {
+            if let Some(old) = known.filter(|old| !self.peers.knows_disco(old)) {
+                self.disco.forget(&old);
+            }
             self.disco_peers_changed();
         }
         self.settle(node.key, now);

@@ -6,6 +6,7 @@
 //! One file a kind of input; here are the struct, what it shows, and the dispatch of wakes.
 
 mod derp;
+mod disco_key;
 mod discovery;
 mod kernel;
 mod map;
@@ -21,6 +22,7 @@ use types::{DiscoPublic, NodePublic, RegionId, overlay};
 use wire::control::{DerpMap, DnsConfig, MapResponse, NetInfo, Node as WireNode, UserProfile};
 
 use self::derp::Connection;
+pub(crate) use self::disco_key::Told;
 use crate::derp_home::DerpHome;
 use crate::desired::Desired;
 use crate::detours::Detours;

@@ -480,3 +480,47 @@ fn the_kernels_slot_for_a_peer_is_kept() {
     assert!(!alone.events().iter().any(|event| matches!(event, Event::SetEndpoint { .. })));
     assert_eq!(alone.node.desired().peers[&node_key(2)].endpoint, addr("127.64.1.2:40000"));
 }
+
+#[test]
+fn a_disco_key_told_in_the_tunnel_holds_until_the_map_names_a_new_one() {
+    let mut alone = Alone::new(&map(&[peer(2, "")], ""), Prefs::default());
+    let answers = |alone: &mut Alone, tag: u8| {
+        alone.transmits();
+        let ping = alone.ping(tag, 2);
+        alone.arrives("203.0.113.9:7", &ping);
+        alone.said_to(tag).iter().any(|(_, message)| matches!(message, Message::Pong(_)))
+    };
+    assert!(answers(&mut alone, 2) && !answers(&mut alone, 7));
+    alone.node.handle_disco_key([100, 64, 0, 1].into(), disco_key(7).public(), alone.now);
+    assert!(!answers(&mut alone, 7), "we are no peer of ours");
+    alone.node.handle_disco_key([100, 64, 0, 2].into(), disco_key(7).public(), alone.now);
+    assert!(answers(&mut alone, 7) && !answers(&mut alone, 2));
+    alone.map(r#"{"PeersChangedPatch":[{"NodeID":2,"Endpoints":["203.0.113.8:7"]}]}"#);
+    assert!(answers(&mut alone, 7), "the map still names the old one");
+    let changed = peer(2, "").replace(&disco_key(2).public().to_string(), &disco_key(8).public().to_string());
+    alone.map(&format!(r#"{{"PeersChanged":[{changed}]}}"#));
+    assert!(answers(&mut alone, 8) && !answers(&mut alone, 7));
+}
+
+#[test]
+fn a_handshake_is_followed_by_our_own_disco_key() {
+    let mut alone = Alone::new(&map(&[peer(2, "")], ""), Prefs::default());
+    let seen = |last_handshake| ObservedPeer {
+        key: node_key(2),
+        endpoint: None,
+        rx_bytes: 0,
+        tx_bytes: 0,
+        last_handshake,
+    };
+    let told = |alone: &mut Alone| {
+        let is_told = |event: &Event| *event == Event::TellDiscoKey([100, 64, 0, 2].into());
+        alone.events().iter().filter(|event| is_told(event)).count()
+    };
+    alone.node.handle_kernel(&[seen(None)], alone.now);
+    assert_eq!(told(&mut alone), 0);
+    let at = SystemTime::UNIX_EPOCH + Duration::from_secs(1_780_000_001);
+    for expected in [1, 0] {
+        alone.node.handle_kernel(&[seen(Some(at))], alone.now);
+        assert_eq!(told(&mut alone), expected);
+    }
+}

@@ -1,7 +1,8 @@
 //! Pings inside the tunnel: ICMP echo, answered by the peer's operating system, and TSMP, answered by its node software.
 //!
 //! Raw sockets on the overlay device, which only see what the packet filter let in. TSMP is IP protocol 99: `p` and eight bytes
-//! ask, `o` and the same eight answer, and a port behind them may name the PeerAPI (tailscale `net/packet/tsmp.go`).
+//! ask, `o` and the same eight answer, and a port behind them may name the PeerAPI; `a` tells a DISCO key (tailscale
+//! `net/packet/tsmp.go`).
 //! Deliberately not here: DISCO pings (`node-core`), and who is pinged.
 
 use std::io;
@@ -10,6 +11,10 @@ use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::UdpSocket;
+use tokio::sync::mpsc;
+use types::DiscoPublic;
+
+use crate::event_loop::Input;
 
 /// How long a pong may take.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -18,6 +23,8 @@ const TSMP: i32 = 99;
 /// First bytes of a TSMP ping and of its answer.
 const TSMP_PING: u8 = b'p';
 const TSMP_PONG: u8 = b'o';
+/// First byte of a DISCO key that a peer tells; the 32 bytes of the key follow.
+const TSMP_DISCO_KEY: u8 = b'a';
 /// ICMP types of an echo request and its reply (RFC 792, RFC 4443).
 const ECHO_V4: (u8, u8) = (8, 0);
 const ECHO_V6: (u8, u8) = (128, 129);
@@ -56,18 +63,28 @@ pub(crate) async fn tsmp_ping(device: &str, to: IpAddr, token: [u8; 8]) -> io::R
     socket.round_trip(&packet, to, is_pong).await
 }
 
-/// Answers peers' TSMP pings for as long as `device` is there.
+/// Tells the peer at `to` our DISCO key.
+///
+/// # Errors
+/// When the socket is refused, or there is no way to `to`.
+pub(crate) async fn tell_disco_key(device: &str, to: IpAddr, key: DiscoPublic) -> io::Result<()> {
+    let mut packet = vec![TSMP_DISCO_KEY];
+    packet.extend_from_slice(key.as_bytes());
+    Tunnel::open(device, to.is_ipv6(), TSMP.into())?.send(&packet, to).await
+}
+
+/// Answers peers' TSMP pings for as long as `device` is there, and hands on the DISCO keys they tell.
 ///
 /// # Errors
 /// Always, in the end: why the sockets are of no use any more.
-pub(crate) async fn answer_tsmp(device: &str) -> io::Result<()> {
+pub(crate) async fn answer_tsmp(device: &str, inputs: &mpsc::Sender<Input>) -> io::Result<()> {
     let v4 = Tunnel::open(device, false, TSMP.into())?;
     match Tunnel::open(device, true, TSMP.into()) {
         Ok(v6) => tokio::select! {
-            end = v4.answer() => end,
-            end = v6.answer() => end,
+            end = v4.answer(inputs) => end,
+            end = v6.answer(inputs) => end,
         },
-        Err(_) => v4.answer().await,
+        Err(_) => v4.answer(inputs).await,
     }
 }
 
@@ -108,9 +125,16 @@ impl Tunnel {
             .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
     }
 
-    async fn answer(&self) -> io::Result<()> {
+    async fn answer(&self, inputs: &mpsc::Sender<Input>) -> io::Result<()> {
         loop {
             let (from, payload) = self.receive().await?;
+            if let [TSMP_DISCO_KEY, told @ ..] = payload.as_slice()
+                && let Some(key) = told.first_chunk()
+            {
+                // A loop that has ended needs no key.
+                _ = inputs.send(Input::DiscoKey(from, DiscoPublic::from_bytes(*key))).await;
+                continue;
+            }
             if payload.len() < 9 || payload[0] != TSMP_PING {
                 continue;
             }
