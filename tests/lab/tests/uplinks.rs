@@ -7,8 +7,10 @@ use anyhow::Context;
 use lab::{Internet, Lab, Namespace, Nat, Node, Server, node, until};
 
 const SOON: Duration = Duration::from_secs(60);
-/// What a switch may cost, and the pings sent in that time.
-const LIMIT: Duration = Duration::from_secs(2);
+/// What a switch may cost on a machine that other tests load as well; two seconds are asserted in virtual time
+/// (`node-core/tests/sim/uplinks.rs`), and tailscale's trust alone is 6.5 s.
+const LIMIT: Duration = Duration::from_secs(4);
+/// Between the pings that measure it.
 const EVERY_MS: u32 = 50;
 
 struct Site {
