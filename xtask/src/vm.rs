@@ -16,7 +16,7 @@ use crate::test::Tally;
 /// Modules that the lab and the node use, in no particular order: dependencies are resolved.
 const MODULES: &str = "virtio_pci virtio_console 9pnet_virtio 9p overlay veth bridge tun wireguard udp_tunnel ip6_udp_tunnel \
     nf_tables nf_conntrack nf_nat nft_chain_nat nft_nat nft_masq nft_ct nft_limit nft_reject_inet nft_reject_ipv4 nft_fib_inet \
-    nf_conntrack_netlink sch_netem sch_fq_codel sch_ingress cls_bpf dummy chacha20poly1305 algif_aead";
+    nf_conntrack_netlink sch_netem sch_fq_codel sch_ingress cls_bpf dummy 8021q chacha20poly1305 algif_aead";
 
 /// The first program in the guest: modules, mounts, then the shared folder's command.
 const INIT: &str = r#"#!/bin/busybox sh

@@ -67,7 +67,7 @@ impl Site {
     }
 
     /// Peers behind the relay at `OTHER`, port 7777, one a family.
-    fn relay(&self, steer: Steer) {
+    fn relay(&self) {
         self.node.run(|| {
             let runtime =
                 tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
@@ -79,7 +79,6 @@ impl Site {
                 programs.set_relayed(&RELAYED.map(relayed)).expect("the tables take them");
             });
         });
-        self.steer(steer);
     }
 
     /// WireGuard's socket of the node.
@@ -153,7 +152,7 @@ fn a_relayed_peer_is_an_endpoint_of_wireguard_and_geneve_on_the_wire() {
     }
     for steer in steers() {
         let site = Site::new(steer);
-        site.relay(steer);
+        site.relay();
         for (family, port) in RELAYED {
             let (inside, relay) = (site.wireguard(family), site.outside(family, 7777));
             // Odd, even, a handshake, and as long as an underlay of 1500 takes.
@@ -198,7 +197,7 @@ fn super_packets_are_cut_before_headers_come_on_or_off() {
     }
     for steer in steers() {
         let site = Site::new(steer);
-        site.relay(steer);
+        site.relay();
         for (family, port) in RELAYED {
             let (inside, relay) = (site.wireguard(family), site.outside(family, 7777));
             let packets: Vec<Vec<u8>> =
@@ -230,7 +229,7 @@ fn what_is_not_a_known_relayed_peer_is_left_to_the_others() {
     }
     for steer in steers() {
         let site = Site::new(steer);
-        site.relay(steer);
+        site.relay();
         complete_checksums(&site);
         let (inside, relay, stranger) = (site.wireguard(0), site.outside(0, 7777), site.outside(0, 7778));
         let data = wireguard(4, 64);
@@ -256,7 +255,7 @@ fn the_tables_say_who_is_relayed_and_a_peer_that_is_no_longer_is_gone() {
         return;
     }
     let site = Site::new(Steer::Tc);
-    site.relay(Steer::Tc);
+    site.relay();
     site.programs(|programs| {
         // A restarted controller finds them.
         assert_eq!(programs.relayed()?, RELAYED.map(relayed).into());
@@ -268,7 +267,6 @@ fn the_tables_say_who_is_relayed_and_a_peer_that_is_no_longer_is_gone() {
         assert!(attached(programs)?);
         programs.set_relayed(&[])
     });
-    site.steer(Steer::Tc);
     site.programs(|programs| {
         let attached = programs.attachments()?;
         assert!(
@@ -288,7 +286,7 @@ fn a_packet_that_is_too_long_with_the_header_is_dropped_and_counted() {
         return;
     }
     let site = Site::new(Steer::Tc);
-    site.relay(Steer::Tc);
+    site.relay();
     let inside = site.wireguard(0);
     inside.send_to(&wireguard(4, 1500 - 28 - 7), at(OTHER[0], 9)).expect("sent");
     wait_for("the packet to be counted", || site.counted(Program::Wrap, Reason::RelayedTooBig) == 1);
@@ -321,5 +319,158 @@ fn a_peer_can_be_spoken_to_from_another_port_and_wireguard_does_not_notice() {
         let program = if steer == Steer::Xdp { Program::Underlay } else { Program::Steer };
         assert_eq!(site.counted(program, Reason::PortIn), 6);
         assert_eq!(site.counted(Program::Egress, Reason::PortOut), 6);
+    }
+}
+
+/// Kernel WireGuards in two namespaces, and a relay between them that only knows VNIs. They change to the direct path and back
+/// under way.
+#[test]
+fn kernel_wireguards_speak_through_a_relay() {
+    let test = "kernel_wireguards_speak_through_a_relay";
+    if skipped(test) {
+        return;
+    }
+    if !Namespace::new().try_ip("link add probe type wireguard") {
+        println!("SKIPPED: {test}: this kernel has no WireGuard");
+        return;
+    }
+    for steer in steers() {
+        let pair = Pair::new(steer);
+        pair.nodes[0].ping(true);
+        let through = |pair: &Pair| pair.nodes[0].sent();
+        assert!(through(&pair) >= 5, "through the relay");
+        for (node, port) in [(0, 2), (1, 1)] {
+            pair.nodes[node].endpoint(&format!("192.0.2.{port}:{PORT}"));
+        }
+        pair.nodes[0].ping(false);
+        let before = through(&pair);
+        pair.nodes[0].ping(false);
+        assert_eq!(through(&pair), before, "direct");
+        for node in &pair.nodes {
+            node.endpoint("192.0.2.9:9");
+        }
+        pair.nodes[0].ping(false);
+        assert!(through(&pair) > before, "through the relay again");
+        // What came back was shown as the endpoint that was sent to.
+        assert_eq!(pair.nodes[0].run("wg show wg0 endpoints").split_whitespace().last(), Some("192.0.2.9:9"));
+    }
+}
+
+/// Two nodes and a relay on one wire: 192.0.2.1, .2 and .9; inside 10.0.0.1 and .2.
+struct Pair {
+    nodes: [Inside; 2],
+    _switch: Namespace,
+    _relay: Namespace,
+}
+
+/// A node with a kernel WireGuard.
+struct Inside(Namespace);
+
+impl Pair {
+    fn new(steer: Steer) -> Self {
+        let (switch, relay) = (Namespace::new(), Namespace::new());
+        let nodes = [Inside(Namespace::new()), Inside(Namespace::new())];
+        switch.ip("link add switch type bridge");
+        switch.ip("link set switch up");
+        for (namespace, port, host) in [(&nodes[0].0, "p1", 1), (&nodes[1].0, "p2", 2), (&relay, "p9", 9)] {
+            switch.join(port, namespace, "under0");
+            switch.ip(&format!("link set {port} master switch"));
+            namespace.ip(&format!("address add 192.0.2.{host}/24 dev under0"));
+        }
+        forward(&relay);
+        let keys = nodes.each_ref().map(|node| node.set_up());
+        for (n, node) in nodes.iter().enumerate() {
+            node.0.ip(&format!("address add 10.0.0.{}/24 dev wg0", n + 1));
+            let peer = keys[1 - n].clone();
+            node.run(&format!("wg set wg0 peer {peer} allowed-ips 10.0.0.{}/32 endpoint 192.0.2.9:9", 2 - n));
+            node.attach(steer);
+            node.0.ip("link set wg0 up");
+        }
+        Self { nodes, _switch: switch, _relay: relay }
+    }
+}
+
+/// A relay: what one end sends goes to the other, whole.
+fn forward(relay: &Namespace) {
+    let socket = relay.run(|| UdpSocket::bind(("192.0.2.9", 7777)).expect("the port is free"));
+    std::thread::spawn(move || {
+        let mut buffer = [0; 4096];
+        while let Ok((len, from)) = socket.recv_from(&mut buffer) {
+            let other = if from.ip() == address("192.0.2.1") { "192.0.2.2" } else { "192.0.2.1" };
+            // Shorter than its header, or another session's: not for us.
+            if buffer[4..7] == VNI.to_be_bytes()[1..] && len > 8 {
+                let _ = socket.send_to(&buffer[..len], at(other, PORT));
+            }
+        }
+    });
+}
+
+impl Inside {
+    /// Runs a command; what it printed.
+    fn run(&self, command: &str) -> String {
+        let command = command.to_owned();
+        self.0.run(move || {
+            let output = std::process::Command::new("sh").args(["-c", &command]).output().expect("sh runs");
+            let text = String::from_utf8_lossy(&output.stdout).into_owned();
+            assert!(output.status.success(), "{command}: {text}{}", String::from_utf8_lossy(&output.stderr));
+            text
+        })
+    }
+
+    /// Makes the device; its public key.
+    fn set_up(&self) -> String {
+        self.0.ip("link add wg0 type wireguard");
+        self.run(&format!("wg genkey | wg set wg0 private-key /dev/stdin listen-port {PORT} fwmark {MARK}"));
+        self.run("wg show wg0 public-key").trim().to_owned()
+    }
+
+    fn attach(&self, steer: Steer) {
+        let ifindex = self.0.ifindex("under0");
+        self.0.run(move || {
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            runtime.block_on(async {
+                let mut programs = Programs::load_or_adopt(DEVICE).expect("the programs load");
+                programs.set_ports(PORT, CONTROLLER).expect("the map takes them");
+                programs.set_bypass(MARK, MASK).expect("the map takes it");
+                let device = Device { name: "under0".into(), uplink: true, ..Device::default() };
+                for (_, steering) in programs.steer(steer, &[(ifindex, device)].into()) {
+                    steering.expect("steered");
+                }
+                let handle = netlink::Handle::open().expect("netlink opens");
+                dataplane::ensure_wrap(&handle, &mut programs, DEVICE).await.expect("the pair is made");
+                let relay = at("192.0.2.9", 7777);
+                programs.set_relayed(&[Relayed { relay, vni: VNI, port: 9 }]).expect("the tables take it");
+            });
+        });
+    }
+
+    fn endpoint(&self, endpoint: &str) {
+        self.run(&format!("wg set wg0 peer $(wg show wg0 peers) endpoint {endpoint}"));
+    }
+
+    /// Five pings to the other end, short and long, all answered; the first may wait for a handshake.
+    fn ping(&self, first: bool) {
+        let other =
+            if self.run("ip -o -4 address show wg0").contains("10.0.0.1/") { "10.0.0.2" } else { "10.0.0.1" };
+        if first {
+            self.run(&format!("ping -c 1 -w 10 {other}"));
+        }
+        self.run(&format!("ping -c 3 -i 0.2 -W 2 {other} && ping -c 2 -i 0.2 -W 2 -s 1300 {other}"));
+    }
+
+    /// Packets that got the relay's header.
+    fn sent(&self) -> u64 {
+        self.0.run(|| {
+            counts(&Programs::load_or_adopt(DEVICE).expect("adopted"), Program::Wrap)
+                [Reason::RelayedOut as usize]
+        })
+    }
+}
+
+impl Drop for Inside {
+    fn drop(&mut self) {
+        let removed = self.0.run(|| Programs::remove_all(DEVICE));
+        assert!(removed.is_ok() || std::thread::panicking(), "{removed:?}");
     }
 }

@@ -11,7 +11,7 @@ use std::ops::Range;
 use abi::{Arrival, Endpoint, Family, Inward, Outward, vni_word};
 
 use crate::maps::{address, gone_is_fine};
-use crate::{Error, Programs};
+use crate::{Error, Program, Programs};
 
 /// A peer behind a relay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -135,6 +135,7 @@ impl Programs {
         }
         if !out.is_empty() {
             self.maps.configure(|config| config.detours = 1)?;
+            self.follow_detours(true)?;
         }
         for (endpoint, outward) in &out {
             self.maps.detours_out.insert(endpoint, outward, 0).map_err(Error::map("DETOURS_OUT"))?;
@@ -152,7 +153,14 @@ impl Programs {
         for arrival in stale {
             gone_is_fine(self.maps.detours_in.remove(&arrival)).map_err(Error::map("DETOURS_IN"))?;
         }
-        self.maps.configure(|config| config.detours = u32::from(!out.is_empty()))
+        self.maps.configure(|config| config.detours = u32::from(!out.is_empty()))?;
+        self.follow_detours(!out.is_empty())
+    }
+
+    /// `egress` is where `steer` is, while it has something to do.
+    fn follow_detours(&mut self, wanted: bool) -> Result<(), Error> {
+        let steered = self.attachments()?.into_iter().filter(|found| found.program == Program::Steer);
+        steered.into_iter().try_for_each(|found| self.attach_egress(found.ifindex, wanted))
     }
 }
 
