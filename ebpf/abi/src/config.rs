@@ -32,6 +32,25 @@ pub struct Config {
     pub trace_v6: crate::Address,
 }
 
+impl Config {
+    /// As before the loader wrote any.
+    pub const NONE: Self = Self {
+        wireguard_port: [0; 2],
+        controller_port: [0; 2],
+        relay_port: [0; 2],
+        stun_port: [0; 2],
+        detours: 0,
+        wrap_ifindex: 0,
+        bypass_mark: 0,
+        bypass_mask: 0,
+        probe_first: 0,
+        probe_count: 0,
+        trace: 0,
+        trace_v4: 0,
+        trace_v6: [0; 4],
+    };
+}
+
 /// Trace every packet that a program decides about.
 pub const TRACE_ON: u32 = 1;
 /// Trace only what is dropped. Needs [`TRACE_ON`].

@@ -5,7 +5,7 @@
 
 use abi::{Answered, DiscoPeer, KeyWords, Program};
 use aya_ebpf::{bindings::xdp_action::XDP_PASS, macros::xdp, programs::XdpContext};
-use packet::{Datagram, bucket, disco::Disco};
+use packet::{Datagram, Ip, bucket, disco::Disco};
 
 use crate::{
     access::{Ethernet, now},
@@ -20,7 +20,12 @@ pub fn disco(ctx: XdpContext) -> u32 {
     let Some(work) = SEALED.get_ptr_mut(0) else { return XDP_PASS };
     // SAFETY: a per-CPU slot; nothing else touches it while this program runs on this CPU.
     let reason = packet::disco::answer(&mut frame, &datagram, &Maps, unsafe { &mut *work });
-    trace(&ctx, &config(), Program::Disco, &datagram.ip, reason);
+    // Parsed again, so that nothing of it is kept meanwhile: with what answering takes the stack is full.
+    if config().trace != 0
+        && let Ok(ip) = Ip::parse(&frame)
+    {
+        trace(&ctx, config(), Program::Disco, &ip, reason);
+    }
     conclude(&ctx, Program::Disco, reason)
 }
 

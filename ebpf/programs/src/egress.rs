@@ -24,7 +24,7 @@ pub fn egress(ctx: TcContext) -> i32 {
     if datagram.source_port != config.wireguard_port {
         return TC_ACT_UNSPEC;
     }
-    let Some(reason) = detour::leaving(&ctx, &datagram, &config) else { return TC_ACT_UNSPEC };
-    trace(&ctx, &config, Program::Egress, &datagram.ip, reason);
+    let Some(reason) = detour::leaving(&ctx, &datagram, config) else { return TC_ACT_UNSPEC };
+    trace(&ctx, config, Program::Egress, &datagram.ip, reason);
     conclude(&ctx, Program::Egress, reason)
 }

@@ -143,7 +143,7 @@ extern "C" fn note(skb: *mut __sk_buff, program: u32, answer: u32) -> u32 {
     let ctx = &TcContext::new(skb);
     let program = if program == Program::IntoLan as u32 { Program::IntoLan } else { Program::ToTunnel };
     if let Ok(ip) = Ip::parse(&Skb(ctx)) {
-        verdict::trace(ctx, &verdict::config(), program, &ip, reason(answer));
+        verdict::trace(ctx, verdict::config(), program, &ip, reason(answer));
     }
     0
 }

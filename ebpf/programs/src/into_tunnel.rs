@@ -35,7 +35,7 @@ pub fn into_tunnel(ctx: TcContext) -> i32 {
         Outcome::Added => Reason::FlowAdded,
         Outcome::Refused => Reason::FlowRefused,
     };
-    trace(&ctx, &config(), Program::IntoTunnel, &ip, reason);
+    trace(&ctx, config(), Program::IntoTunnel, &ip, reason);
     conclude(&ctx, Program::IntoTunnel, reason)
 }
 

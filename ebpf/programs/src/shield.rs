@@ -27,6 +27,6 @@ pub fn shield(ctx: XdpContext) -> u32 {
     if reason == Reason::NotOurs {
         return XDP_PASS;
     }
-    trace(&ctx, &config(), Program::Shield, &ip, reason);
+    trace(&ctx, config(), Program::Shield, &ip, reason);
     conclude(&ctx, Program::Shield, reason)
 }

@@ -20,10 +20,10 @@ pub fn steer(ctx: TcContext) -> i32 {
     if config.wireguard_port == [0; 2] || is_tagged(&ctx) {
         return TC_ACT_UNSPEC;
     }
-    let (frame, ports) = (Skb(&ctx), Ports::of(&config));
+    let (frame, ports) = (Skb(&ctx), Ports::of(config));
     let Some(datagram) = Datagram::parse(&frame) else { return TC_ACT_UNSPEC };
     let arrived =
-        if config.detours == 0 { None } else { detour::arrived(&ctx, &datagram, &ports, &config) };
+        if config.detours == 0 { None } else { detour::arrived(&ctx, &datagram, &ports, config) };
     let reason = if let Some(reason) = arrived {
         reason
     } else if let Some(reason) = for_controller(&frame, &datagram, &ports) {
@@ -31,7 +31,7 @@ pub fn steer(ctx: TcContext) -> i32 {
     } else {
         return TC_ACT_UNSPEC;
     };
-    trace(&ctx, &config, Program::Steer, &datagram.ip, reason);
+    trace(&ctx, config, Program::Steer, &datagram.ip, reason);
     conclude(&ctx, Program::Steer, reason)
 }
 

@@ -20,7 +20,7 @@ use crate::{
 #[xdp(frags)]
 pub fn underlay(ctx: XdpContext) -> u32 {
     let config = config();
-    let ports = Ports::of(&config);
+    let ports = Ports::of(config);
     let Some(mut frame) = Ethernet::untagged(&ctx) else { return XDP_PASS };
     let Some(datagram) = Datagram::parse(&frame) else { return XDP_PASS };
     if let Some(next) = packet::next(&frame, &datagram, &ports) {
@@ -30,8 +30,8 @@ pub fn underlay(ctx: XdpContext) -> u32 {
     if config.detours == 0 {
         return XDP_PASS;
     }
-    let Some(reason) = arrived(&mut frame, &datagram, &ports, &config) else { return XDP_PASS };
-    trace(&ctx, &config, Program::Underlay, &datagram.ip, reason);
+    let Some(reason) = arrived(&mut frame, &datagram, &ports, config) else { return XDP_PASS };
+    trace(&ctx, config, Program::Underlay, &datagram.ip, reason);
     conclude(&ctx, Program::Underlay, reason)
 }
 

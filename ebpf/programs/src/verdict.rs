@@ -84,10 +84,11 @@ impl Context for XdpContext {
     }
 }
 
-/// The loader's settings; all zero before it wrote any.
+/// The loader's settings; all zero before it wrote any. Read where they are: a copy would take stack.
 #[inline(always)]
-pub fn config() -> Config {
-    CONFIG.get(0).copied().unwrap_or_default()
+pub fn config() -> &'static Config {
+    static NONE: Config = Config::NONE;
+    CONFIG.get(0).unwrap_or(&NONE)
 }
 
 /// Counts the packet under `reason` and says what to return.

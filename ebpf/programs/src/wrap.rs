@@ -27,16 +27,16 @@ pub fn wrap(ctx: TcContext) -> i32 {
     {
         ctx.skb.set_mark(config.bypass_mark);
         detour::wrap(&ctx, &datagram, &outward, device)
-    } else if let Some(arrival) = packet::detour(&Skb(&ctx), &datagram, &Ports::of(&config))
+    } else if let Some(arrival) = packet::detour(&Skb(&ctx), &datagram, &Ports::of(config))
         // SAFETY: one word, replaced as a whole.
         && let Some(inward) = unsafe { DETOURS_IN.get(&arrival) }
     {
         ctx.skb.set_mark(0);
-        detour::inwards(&ctx, &datagram, inward, Header::Off, &config)
+        detour::inwards(&ctx, &datagram, inward, Header::Off, config)
     } else {
         Reason::DetourUnknown
     };
-    trace(&ctx, &config, Program::Wrap, &datagram.ip, reason);
+    trace(&ctx, config, Program::Wrap, &datagram.ip, reason);
     let code = conclude(&ctx, Program::Wrap, reason);
     if reason != Reason::RelayedIn {
         return code;

@@ -420,7 +420,9 @@ impl Inside {
     /// Makes the device; its public key.
     fn set_up(&self) -> String {
         self.0.ip("link add wg0 type wireguard");
-        self.run(&format!("wg genkey | wg set wg0 private-key /dev/stdin listen-port {PORT} fwmark {MARK}"));
+        self.run(&format!(
+            "wg genkey | wg set wg0 private-key /proc/self/fd/0 listen-port {PORT} fwmark {MARK}"
+        ));
         self.run("wg show wg0 public-key").trim().to_owned()
     }
 
