@@ -28,6 +28,8 @@ pub(crate) struct ConfigFile {
 #[serde(deny_unknown_fields)]
 #[serde(rename_all = "PascalCase")]
 struct Alpha0 {
+    /// The service's documentation writes it small.
+    #[serde(alias = "version")]
     version: String,
     locked: Option<bool>,
     #[serde(rename = "ServerURL")]

@@ -203,3 +203,32 @@ fn a_server_killed_during_registration_costs_the_node_nothing() -> anyhow::Resul
     assert_eq!(server.admin_json(&["nodes", "list"])?.as_array().map(Vec::len), Some(1));
     Ok(())
 }
+
+#[test]
+fn an_expired_node_with_a_key_in_its_configuration_comes_back_by_itself() -> anyhow::Result<()> {
+    if lab::skipped("an_expired_node_with_a_key_in_its_configuration_comes_back_by_itself") {
+        return Ok(());
+    }
+    let bench = Bench::build()?;
+    let server = bench.server(&[])?;
+    let key = server.auth_key("alice", &["--reusable"])?;
+    let url = Server::url();
+    let text = format!(r#"{{"version":"alpha0","ServerURL":"{url}","AuthKey":"{key}","Enabled":true}}"#);
+    let config = bench.file("node.hujson", &text)?.display().to_string();
+    let options = node::Options { flags: vec!["--config".into(), config], ..node::Options::default() };
+    let node = bench.node_on(&bench.host, &server, options)?;
+    let running = || {
+        let status = node.status().ok()?;
+        (status["BackendState"] == "Running").then(|| status["Self"]["PublicKey"].to_string())
+    };
+    let before = until("the node is up", SOON, running)
+        .map_err(|error| error.context(node.process.log()).context(server.process.log()))?;
+    let nodes = server.admin_json(&["nodes", "list"])?;
+    server.admin(&["nodes", "expire", &nodes[0]["id"].to_string()])?;
+    until("it is up with a new key", SOON, || running().filter(|now| *now != before))
+        .map_err(|error| error.context(node.process.log()))?;
+    let after = server.admin_json(&["nodes", "list"])?;
+    assert_eq!(after.as_array().map(Vec::len), Some(1), "it is the same node: {after}");
+    assert_eq!(after[0]["addresses"], nodes[0]["addresses"]);
+    Ok(())
+}
