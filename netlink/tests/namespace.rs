@@ -271,7 +271,7 @@ fn a_table_is_replaced_as_a_whole_or_not_at_all() {
     let (first, second) = (ruleset("first"), ruleset("second"));
     site.run(|| async move {
         let table = Table::new(TableFamily::Inet, "underpass_test");
-        assert!(!table.listing().await.unwrap().is_some());
+        assert!(table.listing().await.unwrap().is_none());
         table.remove().await.unwrap();
         table.replace(&first).await.unwrap();
         table.replace(&second).await.unwrap();
@@ -284,7 +284,7 @@ fn a_table_is_replaced_as_a_whole_or_not_at_all() {
     site.run(|| async {
         let table = Table::new(TableFamily::Inet, "underpass_test");
         table.remove().await.unwrap();
-        assert!(!table.listing().await.unwrap().is_some());
+        assert!(table.listing().await.unwrap().is_none());
     });
 }
 

@@ -12,9 +12,9 @@
 
 mod access;
 mod detour;
+mod disco;
 mod egress;
 mod fib;
-mod disco;
 mod flows;
 mod from_tunnel;
 mod gateway;

@@ -2,14 +2,14 @@
 //!
 //! Hash maps are not preallocated, so that a small filter and a quiet network cost little memory.
 
-use abi::{
-    AddressKey, Arrival, Config, Counter, Endpoint, Inward, MAX_DETOURS, Outward, DEFAULT_PLACES, FLOW_REGIONS, FlowKey, FlowRegion, FlowTimes, Gateway,
-    InnerKey, Lan, MAX_ATTACHMENTS, MAX_FLOWS, OWN_PLACES, MAX_PAIRS, MAX_PEER_PREFIXES, MAX_PREFIXES,
-    MAX_RANGES, MAX_RELAY_SESSIONS, MAX_ROUTES, Next, Object, OuterKey, Own, Owner, PLACE_REGIONS,
-    PairKey, PeerKey, Place, PortRange, Program, REASONS, RelaySession, RelayUses, STUN_BUCKETS, Session,
-    SessionKey, Span, StunSettings,
-};
 use abi::{ANSWERED_RING, BUCKETS, DiscoPeer, KeyWords, MAX_DISCO_PEERS, Nonces, Shield};
+use abi::{
+    AddressKey, Arrival, Config, Counter, DEFAULT_PLACES, Endpoint, FLOW_REGIONS, FlowKey, FlowRegion,
+    FlowTimes, Gateway, InnerKey, Inward, Lan, MAX_ATTACHMENTS, MAX_DETOURS, MAX_FLOWS, MAX_PAIRS,
+    MAX_PEER_PREFIXES, MAX_PREFIXES, MAX_RANGES, MAX_RELAY_SESSIONS, MAX_ROUTES, Next, OWN_PLACES, Object,
+    OuterKey, Outward, Own, Owner, PLACE_REGIONS, PairKey, PeerKey, Place, PortRange, Program, REASONS,
+    RelaySession, RelayUses, STUN_BUCKETS, Session, SessionKey, Span, StunSettings,
+};
 use aya_ebpf::{
     bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
     macros::map,
@@ -59,7 +59,8 @@ pub static PEERS: LpmTrie<PeerKey, u32> = LpmTrie::with_max_entries(MAX_PEER_PRE
 
 /// What the endpoints that WireGuard believes in are on the wire.
 #[map]
-pub static DETOURS_OUT: HashMap<Endpoint, Outward> = HashMap::with_max_entries(MAX_DETOURS, BPF_F_NO_PREALLOC);
+pub static DETOURS_OUT: HashMap<Endpoint, Outward> =
+    HashMap::with_max_entries(MAX_DETOURS, BPF_F_NO_PREALLOC);
 
 /// And back.
 #[map]
@@ -113,8 +114,7 @@ pub static CLSACT: HashMap<u32, u32> = HashMap::with_max_entries(MAX_ATTACHMENTS
 
 /// The relay's sessions, by place. What may be mapped begins on a page, so that each value has cache lines of its own.
 #[map]
-pub static RELAY_SESSIONS: Array<RelaySession> =
-    Array::with_max_entries(MAX_RELAY_SESSIONS, BPF_F_MMAPABLE);
+pub static RELAY_SESSIONS: Array<RelaySession> = Array::with_max_entries(MAX_RELAY_SESSIONS, BPF_F_MMAPABLE);
 
 /// What became of the packets of each session, and where they go, by the session's place.
 #[map]

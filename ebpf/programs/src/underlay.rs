@@ -44,12 +44,7 @@ fn jump(ctx: &XdpContext, next: Next) {
 
 /// Shows WireGuard what it believes in, if the datagram came by a detour.
 #[inline(always)]
-fn arrived(
-    frame: &mut Ethernet<'_>,
-    datagram: &Datagram,
-    ports: &Ports,
-    config: &Config,
-) -> Option<Reason> {
+fn arrived(frame: &mut Ethernet<'_>, datagram: &Datagram, ports: &Ports, config: &Config) -> Option<Reason> {
     let arrival = packet::detour(frame, datagram, ports)?;
     // SAFETY: one word, replaced as a whole.
     let [s0, s1] = unsafe { DETOURS_IN.get(&arrival) }?.port;

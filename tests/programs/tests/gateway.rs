@@ -341,3 +341,32 @@ fn row_14_a_peer_without_places_is_refused_with_icmp_and_what_is_open_stays() {
         assert_eq!(seen(&gateway.to_lan("another peer's new flow")).source, at(OUTER, 20_000));
     });
 }
+
+/// Nanoseconds a packet, printed: what the short way costs without devices. A run rewrites its packet, so each is a run of
+/// its own; the least of many, since other work on the machine only ever adds. The clock is in it.
+#[test]
+fn what_the_short_way_costs() {
+    with_gateway("what_the_short_way_costs", |gateway| {
+        let (query, answer) = ((PEER, 20_000), (HOST, 53));
+        let port = outer_port(gateway, query, answer);
+        let out = programs::packets::ethernet(&udp(query, answer, &[0; 22]));
+        let back = programs::packets::ethernet(&udp(answer, (OUTER, port), &[0; 22]));
+        for (program, packet) in [(Program::FromTunnel, &out), (Program::ToTunnel, &back)] {
+            let before = gateway.count(program, Reason::Forwarded);
+            let runs = 2000;
+            let least = (0..runs).map(|_| {
+                let (code, time) =
+                    gateway.programs.test_run(program, packet, 1).expect("the kernel runs the packet");
+                assert_eq!(code, 7, "redirected");
+                time
+            });
+            let least = least.min().expect("more than none");
+            assert_eq!(gateway.count(program, Reason::Forwarded) - before, runs);
+            println!("{}: {} ns a translated packet", program.name(), least.as_nanos());
+        }
+        let stray = programs::packets::ethernet(&udp((HOST, 9), (OUTER, 9), &[0; 22]));
+        let stray =
+            (0..2000).map(|_| gateway.programs.test_run(Program::ToTunnel, &stray, 1).expect("runs").1);
+        println!("to_tunnel: {} ns a packet of nobody", stray.min().expect("more than none").as_nanos());
+    });
+}

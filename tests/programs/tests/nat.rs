@@ -1,5 +1,7 @@
 //! Translation on the host: checksums after any rewriting, sessions against a plain model, arbitrary bytes. No root.
 
+#![expect(clippy::unwrap_used, reason = "a test's helpers and properties")]
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use abi::{

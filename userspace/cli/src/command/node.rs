@@ -60,8 +60,9 @@ pub(crate) struct NodeArgs {
     /// The gateway's short way past the kernel's stack: auto uses it where it can, off leaves all to the stack.
     #[arg(long, value_name = "auto|off", default_value = "auto", env = "UNDERPASS_FASTPATH")]
     fastpath: FastPath,
-    /// Flows through the gateway at a time; about 350 bytes of kernel memory each.
+    /// Flows through the gateway at a time, 64 to 65536; a new one beyond that is refused with ICMP.
     #[arg(long, value_name = "NUMBER", default_value_t = DEFAULT_FLOWS)]
+    #[arg(value_parser = clap::value_parser!(u32).range(64..=i64::from(DEFAULT_FLOWS)))]
     flows: u32,
     /// Settings from a file in Tailscale's format (HuJSON, "version": "alpha0").
     #[arg(long, value_name = "FILE")]
