@@ -1,8 +1,9 @@
 //! Endpoints: where this node may be reached, as it tells control and its peers (tailscale
 //! `wgengine/magicsock/magicsock.go` `determineEndpoints`, `endpoint_tracker.go`).
 //!
-//! What STUN saw comes first and is kept for five minutes, because a NAT's older mappings may still be open; then the
-//! machine's own addresses. Deliberately not here: asking STUN servers (`netcheck`), and peers' candidates.
+//! What the router granted comes first, then what STUN saw, which is kept for five minutes because a NAT's older mappings may
+//! still be open; then what the administrator knows to lead here, and the machine's own addresses. Deliberately not here:
+//! asking STUN servers (`netcheck`), and peers' candidates.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -38,6 +39,8 @@ pub(crate) struct Endpoints {
     seen: BTreeMap<SocketAddr, (EndpointType, Instant)>,
     /// What the router granted.
     mapped: Option<SocketAddr>,
+    /// What the administrator knows to lead here.
+    fixed: Vec<SocketAddr>,
     list: Vec<Endpoint>,
     refreshed: Option<Instant>,
 }
@@ -70,6 +73,11 @@ impl Endpoints {
         self.mapped = external.filter(|addr| is_candidate(addr.ip()));
     }
 
+    /// What the administrator knows to lead here.
+    pub(crate) fn fix(&mut self, fixed: Vec<SocketAddr>) {
+        self.fixed = fixed;
+    }
+
     /// What a STUN server saw of another uplink.
     pub(crate) fn note_side(&mut self, addr: SocketAddr, now: Instant) {
         self.seen.insert(addr, (EndpointType::STUN, now));
@@ -96,10 +104,12 @@ impl Endpoints {
         let seen = seen.into_iter().filter(|(_, addr, _)| Some(*addr) != self.mapped);
         let seen = seen.map(|(_, addr, kind)| Endpoint { addr, kind });
         let mut list: Vec<Endpoint> = mapped.into_iter().chain(seen).collect();
-        for ip in underlay.addresses.iter().map(IpNet::addr).filter(|ip| is_candidate(*ip)) {
-            let addr = SocketAddr::new(ip, port);
-            if !list.iter().any(|endpoint| endpoint.addr == addr) {
-                list.push(Endpoint { addr, kind: EndpointType::LOCAL });
+        let fixed = self.fixed.iter().map(|addr| Endpoint { addr: *addr, kind: EndpointType::EXPLICIT });
+        let local = underlay.addresses.iter().map(IpNet::addr).filter(|ip| is_candidate(*ip));
+        let local = local.map(|ip| Endpoint { addr: SocketAddr::new(ip, port), kind: EndpointType::LOCAL });
+        for endpoint in fixed.chain(local) {
+            if !list.iter().any(|other| other.addr == endpoint.addr) {
+                list.push(endpoint);
             }
         }
         let changed =
@@ -180,6 +190,15 @@ mod tests {
         endpoints.map("0.0.0.0:41641".parse().ok());
         assert!(endpoints.refresh(&underlay(&[]), PORT, now), "a router without an address of its own");
         assert_eq!(endpoints.list()[0].kind, EndpointType::STUN);
+    }
+
+    #[test]
+    fn what_the_administrator_knows_is_told_as_it_is() {
+        let mut endpoints = Endpoints::default();
+        endpoints.fix(vec!["198.51.100.9:4000".parse().unwrap()]);
+        endpoints.refresh(&underlay(&["192.168.1.5/24"]), PORT, Instant::now());
+        assert_eq!(texts(&endpoints), ["198.51.100.9:4000", "192.168.1.5:41641"]);
+        assert_eq!(endpoints.list()[0].kind, EndpointType::EXPLICIT);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What the daemon is started with. Everything that can change while it runs is a preference instead (`backend`).
 
 use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 pub use dataplane::Steer;
@@ -93,6 +94,8 @@ pub struct Config {
     pub steer: Steer,
     /// Ask the router that the port be reachable from outside.
     pub port_mapping: bool,
+    /// Addresses that lead to our port, as a forwarded port of the router does; told to peers as they are.
+    pub static_endpoints: Vec<SocketAddr>,
     /// Drop what cannot be valid, and what comes too often, ahead of WireGuard.
     pub shield: bool,
     /// A declarative configuration in Tailscale's `version: alpha0` format; it fills the preferences at start.
@@ -115,6 +118,7 @@ impl Default for Config {
             flows: dataplane::DEFAULT_FLOWS,
             steer: Steer::Auto,
             port_mapping: true,
+            static_endpoints: Vec::new(),
             shield: true,
             config_file: None,
         }

@@ -182,6 +182,7 @@ impl Daemon {
             Ok(snapshot) => self.on_underlay(snapshot, now),
             Err(error) => tracing::warn!(%error, "the underlay cannot be read"),
         }
+        self.node.set_static_endpoints(self.config.static_endpoints.clone(), now);
         self.node.handle_prefs(core_prefs(&self.state.prefs), now);
         if let Some(map) = self.state.login.as_ref().and_then(|_| self.store.load_netmap()) {
             self.node.handle_map(map, now);

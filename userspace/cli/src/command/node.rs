@@ -1,6 +1,7 @@
 //! `underpass node`: the daemon. Its work is `node::run`; here are its flags.
 
 use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use anyhow::Context;
@@ -64,6 +65,9 @@ pub(crate) struct NodeArgs {
     #[arg(long, value_name = "NUMBER", default_value_t = DEFAULT_FLOWS)]
     #[arg(value_parser = clap::value_parser!(u32).range(64..=i64::from(DEFAULT_FLOWS)))]
     flows: u32,
+    /// An address that leads to this node's port, as a port that the router forwards; peers try it. May be repeated.
+    #[arg(long = "static-endpoint", value_name = "IP:PORT")]
+    static_endpoints: Vec<SocketAddr>,
     /// Settings from a file in Tailscale's format (HuJSON, "version": "alpha0").
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -87,6 +91,7 @@ impl NodeArgs {
             table: self.table,
             underlay_table: self.underlay_table,
             rule_priority: self.rule_priority,
+            static_endpoints: self.static_endpoints,
             port_mapping: self.port_mapping && !is_set("TS_DISABLE_PORTMAPPER"),
             fast_path: self.fastpath,
             flows: self.flows,

@@ -1,6 +1,6 @@
 //! STUN and the underlay: netchecks started, pumped and concluded; our own endpoints and home region follow.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use types::RegionId;
@@ -53,6 +53,12 @@ impl Node {
             }
             self.settle(key, now);
         }
+    }
+
+    /// Addresses that the administrator knows to lead here, a forwarded port for instance: peers are told of them as they are.
+    pub fn set_static_endpoints(&mut self, addresses: Vec<SocketAddr>, now: Instant) {
+        self.endpoints.fix(addresses);
+        self.refresh_endpoints(now);
     }
 
     /// The answer to [`Event::Resolve`]; empty when there is none.
