@@ -42,7 +42,7 @@ pub(crate) struct Kernel {
 
 impl Kernel {
     pub(crate) async fn open(handle: &Handle, name: &str) -> Result<Self> {
-        Ok(Self { socket: handle.wireguard.clone(), family: family().await?, name: name.into() })
+        Ok(Self { socket: handle.wireguard.clone(), family: family("wireguard").await?, name: name.into() })
     }
 
     pub(crate) async fn device(&self) -> Result<Device> {
@@ -90,11 +90,15 @@ impl Kernel {
     }
 }
 
-/// The number this kernel gave the family "wireguard".
-async fn family() -> Result<u16> {
-    let doing = Doing { action: "find", object: &"generic-netlink family \"wireguard\"" };
+/// The number this kernel gave a generic-netlink family.
+///
+/// # Errors
+/// `is_missing` when it has no such family.
+pub(crate) async fn family(name: &str) -> Result<u16> {
+    let object = format!("generic-netlink family \"{name}\"");
+    let doing = Doing { action: "find", object: &object };
     let socket = Socket::<GenlMessage<GenlCtrl>>::open(NETLINK_GENERIC)?;
-    let nlas = vec![GenlCtrlAttrs::FamilyName("wireguard".into())];
+    let nlas = vec![GenlCtrlAttrs::FamilyName(name.into())];
     let request = GenlMessage::from_payload(GenlCtrl { cmd: GenlCtrlCmd::GetFamily, nlas });
     let answer = socket.ask(request, doing).await?;
     let id = answer.iter().flat_map(|answer| &answer.payload.nlas).find_map(|attribute| match attribute {

@@ -12,6 +12,7 @@ mod handle;
 mod kernel;
 mod link;
 mod neighbor;
+mod netdev;
 mod nft;
 mod nft_watch;
 pub mod offload;

@@ -377,3 +377,33 @@ async fn drive(handle: &Handle) {
     assert_eq!((peer(2).allowed_ips.len(), peer(3).allowed_ips.len()), (0, 0));
     assert_eq!(peer(5000).allowed_ips.len(), 3000);
 }
+
+#[test]
+fn a_veth_takes_frames_while_its_other_end_has_gro() {
+    if !can_run("a_veth_takes_frames_while_its_other_end_has_gro") {
+        return;
+    }
+    let site = Site::new();
+    site.sh("ip link add near type veth peer name far");
+    site.sh("ip link set near up");
+    site.sh("ip link set far up");
+    let takes = |site: &Site| {
+        site.run(|| async {
+            let handle = Handle::open().unwrap();
+            let near = handle.link("near").await.unwrap().unwrap().index;
+            let Some(outlets) = handle.frame_outlets(&[near]).await.unwrap() else {
+                println!(
+                    "SKIPPED: a_veth_takes_frames_while_its_other_end_has_gro: the kernel is older than 6.3"
+                );
+                return None;
+            };
+            Some(outlets.contains(&near))
+        })
+    };
+    if takes(&site).is_none() {
+        return;
+    }
+    assert_eq!(takes(&site), Some(false));
+    site.sh("ethtool -K far gro on");
+    assert_eq!(takes(&site), Some(true));
+}

@@ -123,6 +123,11 @@ pub struct Own {
     pub ifindex: u32,
     /// A [`crate::Family`].
     pub family: u32,
+    /// Not zero: the device is a veth. What a program sends back the way it came lies in the other end's ring until
+    /// something else wakes that end (`veth_xdp_flush` looks for an XDP program, not for NAPI); what is redirected does not.
+    pub veth: u32,
+    /// Zero.
+    pub zero: u32,
 }
 
 impl Own {

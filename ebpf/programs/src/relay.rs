@@ -23,13 +23,8 @@ pub fn relay(ctx: XdpContext) -> u32 {
     let Some(mut frame) = Ethernet::untagged(&ctx) else { return XDP_PASS };
     match forward(&mut frame, &Sessions { ctx: &ctx, now: now() }) {
         Ok(ifindex) => {
-            let same = conclude(&ctx, Program::Relay, Reason::Relayed);
-            // SAFETY: the context is valid as long as the program runs.
-            if ifindex == unsafe { (*ctx.ctx).ingress_ifindex } {
-                return same;
-            }
-            // SAFETY: takes numbers.
-            (unsafe { bpf_redirect(ifindex, 0) }) as u32
+            conclude(&ctx, Program::Relay, Reason::Relayed);
+            redirect(ifindex)
         }
         Err(reason) => conclude(&ctx, Program::Relay, reason),
     }
@@ -125,19 +120,32 @@ fn compiler_fence() {
     unsafe { core::arch::asm!("", options(nostack, preserves_flags)) };
 }
 
+/// Sends the frame out of a device.
+#[inline(always)]
+pub fn redirect(ifindex: u32) -> u32 {
+    // SAFETY: takes numbers.
+    (unsafe { bpf_redirect(ifindex, 0) }) as u32
+}
+
 /// Whether packets to this address end here, on the device that this one came in by.
 #[inline(always)]
 pub fn is_own(ctx: &XdpContext, address: &Address, family: Family) -> bool {
+    find_own(ctx, address, family).is_some()
+}
+
+/// What the loader says of this address, on the device that this packet came in by.
+#[inline(always)]
+pub fn find_own(ctx: &XdpContext, address: &Address, family: Family) -> Option<&'static Own> {
     // SAFETY: the context is valid as long as the program runs.
     let ifindex = unsafe { (*ctx.ctx).ingress_ifindex };
-    let own = Own { address: *address, ifindex, family: family as u32 };
+    let own = Own { address: *address, ifindex, family: family as u32, veth: 0, zero: 0 };
     let [first, second] = own.places();
-    is_at(first, &own) || is_at(second, &own)
+    own_at(first, &own).or_else(|| own_at(second, &own))
 }
 
 #[inline(always)]
-fn is_at(place: u32, own: &Own) -> bool {
-    OWN.get(place).is_some_and(|at| {
+fn own_at(place: u32, own: &Own) -> Option<&'static Own> {
+    OWN.get(place).filter(|at| {
         at.ifindex == own.ifindex
             && at.family == own.family
             && at.address[0] == own.address[0]

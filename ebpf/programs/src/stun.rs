@@ -1,13 +1,15 @@
 //! `stun`, behind `underlay`: answers binding requests, and sends the answers back out of the device they came in by.
 
+use core::cell::Cell;
+
 use abi::{Address, Family, Program, STUN_BUCKETS, StunSettings};
-use aya_ebpf::{bindings::xdp_action::XDP_PASS, macros::xdp, programs::XdpContext};
+use aya_ebpf::{bindings::xdp_action::{XDP_PASS, XDP_TX}, macros::xdp, programs::XdpContext};
 use packet::{Stun, answer};
 
 use crate::{
     access::{Ethernet, now},
     maps::{STUN, STUN_PAID},
-    relay::is_own,
+    relay::{find_own, redirect},
     verdict::conclude,
 };
 
@@ -15,19 +17,29 @@ use crate::{
 pub fn stun(ctx: XdpContext) -> u32 {
     let Some(mut frame) = Ethernet::untagged(&ctx) else { return XDP_PASS };
     let settings = STUN.get(0).copied().unwrap_or_default();
-    let reason = answer(&mut frame, &Server { ctx: &ctx, settings });
-    conclude(&ctx, Program::Stun, reason)
+    let server = Server { ctx: &ctx, settings, veth: Cell::new(0) };
+    let reason = answer(&mut frame, &server);
+    let code = conclude(&ctx, Program::Stun, reason);
+    if code == XDP_TX && server.veth.get() != 0 {
+        // SAFETY: the context is valid as long as the program runs.
+        return redirect(unsafe { (*ctx.ctx).ingress_ifindex });
+    }
+    code
 }
 
 struct Server<'a> {
     ctx: &'a XdpContext,
     settings: StunSettings,
+    /// As the last question for an own address found it.
+    veth: Cell<u32>,
 }
 
 impl Stun for Server<'_> {
     #[inline(always)]
     fn is_own(&self, address: &Address, family: Family) -> bool {
-        is_own(self.ctx, address, family)
+        let own = find_own(self.ctx, address, family);
+        self.veth.set(own.map_or(0, |own| own.veth));
+        own.is_some()
     }
 
     #[inline(always)]

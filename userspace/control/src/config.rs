@@ -7,6 +7,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use relay::{StunOptions, Xdp};
 use serde::Deserialize;
 
 /// The STUN port every client expects (RFC 8489 section 18.6).
@@ -51,6 +52,9 @@ pub enum ConfigError {
     /// The TLS mode is none of the three.
     #[error("--tls {0:?}: give self-signed, off, or CERT,KEY (two PEM files)")]
     Tls(String),
+    /// XDP is asked for in a way there is not.
+    #[error("--xdp {0}")]
+    Xdp(String),
 }
 
 /// What the command line and the config file may say. Names are the flags' names.
@@ -65,6 +69,10 @@ pub struct Options {
     pub listen: Option<SocketAddr>,
     /// Where to answer STUN; by default every address, port 3478.
     pub stun: Option<SocketAddr>,
+    /// Whether STUN is answered ahead of the stack too: `auto`, `on` or `off`.
+    pub xdp: Option<String>,
+    /// Whether STUN requests are dropped: the server is leaving.
+    pub drop_stun: Option<bool>,
     /// `self-signed`, `off` or `CERT,KEY`.
     pub tls: Option<String>,
     /// The policy file; without one everything is allowed.
@@ -100,6 +108,8 @@ impl Options {
             url: self.url.or(file.url),
             listen: self.listen.or(file.listen),
             stun: self.stun.or(file.stun),
+            xdp: self.xdp.or(file.xdp),
+            drop_stun: self.drop_stun.or(file.drop_stun),
             tls: self.tls.or(file.tls),
             policy: self.policy.or(file.policy),
             derp_map: self.derp_map.or(file.derp_map),
@@ -201,6 +211,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Where to answer STUN.
     pub stun: SocketAddr,
+    /// How to answer it.
+    pub stun_options: StunOptions,
     /// How connections are secured.
     pub tls: Tls,
     /// The policy file; without one everything is allowed.
@@ -227,11 +239,13 @@ impl TryFrom<Options> for Config {
         if options.embedded_relay == Some(false) && options.derp_map.as_ref().is_none_or(Vec::is_empty) {
             return Err(ConfigError::NoRelay);
         }
+        let xdp = options.xdp.map_or(Ok(Xdp::default()), |text| text.parse().map_err(ConfigError::Xdp))?;
         let any = |port| SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
         Ok(Self {
             state: options.state.ok_or(ConfigError::Missing("state"))?,
             listen: options.listen.unwrap_or_else(|| any(url.port)),
             stun: options.stun.unwrap_or_else(|| any(STUN_PORT)),
+            stun_options: StunOptions { xdp, dropping: options.drop_stun.unwrap_or(false) },
             tls,
             policy: options.policy,
             derp_map: options.derp_map.unwrap_or_default(),

@@ -100,9 +100,9 @@ pub async fn run_until(config: Config, shutdown: impl Future<Output = ()>) -> an
     let network = tokio::spawn(Coordinator::new(network, store, relay.clone(), info, inputs).run());
     tasks.spawn(http::serve(listener, certificate.acceptor, Arc::new(site)));
     tasks.spawn(admin::serve(socket, coordinator.clone()));
-    let answering = relay.clone();
+    let (answering, stun_options) = (relay.clone(), config.stun_options);
     tasks.spawn(async move {
-        let Err(error) = answering.run_stun(stun).await;
+        let Err(error) = answering.run_stun(stun, stun_options).await;
         tracing::error!(%error, "STUN is answered no more");
     });
     if !regions.sources.is_empty() {

@@ -36,6 +36,8 @@ pub struct Programs {
     pub(crate) relay: RelayTable,
     /// Devices that this process has XDP on.
     pub(crate) steered_by_xdp: BTreeSet<u32>,
+    /// Devices that are ends of veth pairs.
+    pub(crate) veths: BTreeSet<u32>,
     origin: Origin,
     /// The object, until somebody takes the rest of it to finish it.
     unfinished: Option<Ebpf>,
@@ -110,6 +112,7 @@ impl Programs {
             maps,
             relay,
             steered_by_xdp: BTreeSet::new(),
+            veths: BTreeSet::new(),
             origin,
             unfinished: None,
             is_complete: true,

@@ -37,6 +37,12 @@ impl Programs {
         self.maps.configure(|config| config.stun_port = service.port.to_be_bytes())
     }
 
+    /// Tells which devices are ends of veth pairs, which need another way of sending a frame back; before
+    /// [`Self::set_own_addresses`].
+    pub fn set_veths(&mut self, devices: BTreeSet<u32>) {
+        self.veths = devices;
+    }
+
     /// Sets which addresses are ours on which device, by interface index: only packets to these are answered, and only
     /// those are dropped that no session wants. An address whose places are taken by others is left out, and its packets
     /// reach the socket.
@@ -46,7 +52,7 @@ impl Programs {
     pub fn set_own_addresses(&mut self, addresses: &BTreeSet<(u32, IpAddr)>) -> Result<(), Error> {
         let known: Vec<Own> = batch::read_array(self.maps.own.map().fd(), OWN_PLACES)
             .map_err(|error| Error::Map { map: "OWN", cause: MapError::IoError(error) })?;
-        let wanted = places(addresses);
+        let wanted = places(addresses, &self.veths);
         for (place, before) in (0..).zip(known) {
             let own = wanted.get(&place).copied().unwrap_or_default();
             if own != before {
@@ -73,11 +79,12 @@ impl Programs {
 }
 
 /// Which address is where.
-fn places(addresses: &BTreeSet<(u32, IpAddr)>) -> BTreeMap<u32, Own> {
+fn places(addresses: &BTreeSet<(u32, IpAddr)>, veths: &BTreeSet<u32>) -> BTreeMap<u32, Own> {
     let mut places = BTreeMap::new();
     for (ifindex, ip) in addresses {
         let (family, address) = address(*ip);
-        let own = Own { address, ifindex: *ifindex, family: family as u32 };
+        let veth = u32::from(veths.contains(ifindex));
+        let own = Own { address, ifindex: *ifindex, family: family as u32, veth, zero: 0 };
         match own.places().into_iter().find(|place| !places.contains_key(place)) {
             Some(place) => _ = places.insert(place, own),
             None => tracing::debug!(%ip, ifindex, "address is served in userspace: its places are taken"),

@@ -318,16 +318,11 @@ impl Kernel {
             Command::Observe => vec![self.observe().await],
             Command::Underlay(devices) => {
                 self.underlay = devices;
-                let mut reports = self.attach_underlay();
-                reports.extend(self.follow_own_addresses().await);
-                reports
+                self.serve_underlay().await
             }
             Command::Relay(port, sessions) => {
                 self.relaying.set(port, sessions.into_iter());
-                let mut reports = self.follow_own_addresses().await;
-                // A relay's devices have programs ahead of the stack.
-                reports.extend(self.attach_underlay());
-                reports
+                self.serve_underlay().await
             }
             Command::RelayChange(change) => {
                 let programs = self.plane.as_mut().map(|(applier, _)| applier.programs());
@@ -392,9 +387,8 @@ impl Kernel {
             true => Ok(()),
             false => self.open().await.map(|plane| self.plane = Some(plane)),
         };
-        let mut reports = self.attach_underlay();
+        let mut reports = self.serve_underlay().await;
         reports.extend(self.answered.take().map(Report::Answering));
-        reports.extend(self.follow_own_addresses().await);
         reports.push(Report::Detours(self.known_detours()));
         reports.push(Report::Prepared(opened));
         reports
@@ -431,10 +425,11 @@ impl Kernel {
         self.desired = Some(Box::new(desired.clone()));
         reports.push(self.note_guard(guarded));
         reports.extend(self.answered.take().map(Report::Answering));
-        reports.extend(self.attach_underlay());
         if opens {
-            reports.extend(self.follow_own_addresses().await);
+            reports.extend(self.serve_underlay().await);
             reports.push(Report::Detours(self.known_detours()));
+        } else {
+            reports.extend(self.attach_underlay());
         }
         if let Some(rest) = self.programs().and_then(Programs::rest) {
             self.verifying = Some(spawn_blocking(move || rest.verify()));
@@ -536,23 +531,46 @@ impl Kernel {
         Some(known.into_iter().filter_map(detour).collect())
     }
 
+    /// Steers and relays on the underlay's devices as they are now. The relay's port comes first: where a relay is, XDP
+    /// serves on more devices; its addresses last: a device sends frames only once it has XDP.
+    async fn serve_underlay(&mut self) -> Vec<Report> {
+        let mut reports = self.apply_relaying();
+        reports.extend(self.attach_underlay());
+        reports.extend(self.follow_own_addresses().await);
+        reports
+    }
+
     /// The relay's part of the maps, with our addresses as they are now.
     async fn follow_own_addresses(&mut self) -> Vec<Report> {
         if !self.relaying.is_on() {
             return self.apply_relaying();
         }
-        match self.handle.addresses(None).await {
-            Ok(addresses) => {
-                let own = addresses.iter().filter(|address| self.underlay.contains_key(&address.link));
-                self.relaying.set_own(own.map(|address| (address.link, address.net.addr())).collect());
-            }
+        match self.own_addresses().await {
+            Ok(own) => self.relaying.set_own(own),
             Err(error) => return trouble(Err(error)),
         }
         self.apply_relaying()
     }
 
+    /// Our addresses on devices of the underlay that send frames on or back: as the kernel says of them, or, before Linux
+    /// 6.3, on all but veths, of which one cannot know. Behind others the relay's socket does it all.
+    async fn own_addresses(&self) -> netlink::Result<BTreeSet<(u32, IpAddr)>> {
+        let devices: Vec<u32> = self.underlay.keys().copied().collect();
+        let outlets = self.handle.frame_outlets(&devices).await?;
+        let sends = |index: &u32| {
+            self.underlay.get(index).is_some_and(|device| {
+                outlets.as_ref().map_or(!device.veth, |outlets| outlets.contains(index))
+            })
+        };
+        let addresses = self.handle.addresses(None).await?;
+        let own = addresses.iter().filter(|address| sends(&address.link));
+        Ok(own.map(|address| (address.link, address.net.addr())).collect())
+    }
+
     fn apply_relaying(&mut self) -> Vec<Report> {
         let Some((applier, _)) = &mut self.plane else { return Vec::new() };
+        let veths = self.underlay.iter().filter(|(_, device)| device.veth);
+        applier.programs().set_veths(veths.map(|(index, _)| *index).collect());
         trouble(self.relaying.apply(applier.programs()))
     }
 

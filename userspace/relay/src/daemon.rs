@@ -23,8 +23,8 @@ use transport::tls::{self, Trust};
 use types::MeshKey;
 
 use crate::{
-    Config, HttpStream, MeshPeer, Relay, Strangers, VerifyUrl, load_or_create_key, meta_certificate,
-    notice_dead_peer,
+    Config, HttpStream, MeshPeer, Relay, Strangers, StunOptions, VerifyUrl, load_or_create_key,
+    meta_certificate, notice_dead_peer,
 };
 
 /// For a TLS handshake, and for a request's head.
@@ -45,6 +45,8 @@ pub struct Options {
     pub listen: SocketAddr,
     /// Where to answer STUN; `None` is nowhere.
     pub stun: Option<SocketAddr>,
+    /// How to answer it.
+    pub stun_options: StunOptions,
     /// Where to show the counters as Prometheus text; `None` is nowhere. Give an address strangers cannot reach.
     pub metrics: Option<SocketAddr>,
     /// PEM files of certificate chain and key; `None` when a proxy in front does TLS.
@@ -104,7 +106,11 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> anyhow::Re
         let Some(address) = options.stun else { return std::future::pending().await };
         let socket = UdpSocket::bind(address).await;
         let socket = socket.with_context(|| format!("cannot answer STUN on {address}"))?;
-        Err(relay.run_stun(socket).await.err().map_or_else(|| anyhow::anyhow!("STUN ended"), Into::into))
+        Err(relay
+            .run_stun(socket, options.stun_options)
+            .await
+            .err()
+            .map_or_else(|| anyhow::anyhow!("STUN ended"), Into::into))
     };
     let metrics = async {
         let Some(address) = options.metrics else { return std::future::pending().await };

@@ -21,10 +21,11 @@ mod stun;
 mod verify;
 mod verify_url;
 mod websocket;
+mod xdp;
 
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use relay_core::{Counters, Server, StunCounters, StunServer};
@@ -38,8 +39,10 @@ pub use self::meta_certificate::meta_certificate;
 pub use self::session::SessionError;
 pub use self::socket::notice_dead_peer;
 pub use self::strangers::{Stranger, Strangers};
+pub use self::stun::StunOptions;
 pub use self::verify::{Denied, Verdict, Verify};
 pub use self::verify_url::VerifyUrl;
+pub use self::xdp::Xdp;
 pub use relay_core::{Config, DropReason, PacketKind, Rate};
 
 /// Streams that may be between connection and proven key at once; more are closed at once, so that strangers cannot use
@@ -64,6 +67,8 @@ struct Shared {
     server: Arc<Server>,
     refused: AtomicU64,
     stun: Mutex<StunServer>,
+    /// The programs ahead of the STUN socket, while it is read.
+    ahead: Mutex<Weak<xdp::Ahead>>,
 }
 
 impl Relay {
@@ -88,6 +93,7 @@ impl Relay {
             server: Server::new(config),
             refused: AtomicU64::new(0),
             stun: Mutex::new(StunServer::new(STUN_RATE, random::<8, _>(u64::from_be_bytes))),
+            ahead: Mutex::default(),
         };
         Self { shared: Arc::new(shared) }
     }
@@ -134,10 +140,15 @@ impl Relay {
         ];
         let rows = self.counters().metrics();
         let rows = rows.iter().map(|(name, value)| (name.as_str(), *value)).chain(more);
-        rows.fold(String::new(), |mut text, (name, value)| {
+        let mut text = rows.fold(String::new(), |mut text, (name, value)| {
             let _ = writeln!(text, "{name} {value}");
             text
-        })
+        });
+        let ahead = self.shared.ahead.lock().unwrap_or_else(PoisonError::into_inner).upgrade();
+        for (reason, packets) in ahead.iter().flat_map(|ahead| ahead.counters()) {
+            let _ = writeln!(text, "stun_xdp_packets_total{{reason=\"{}\"}} {packets}", reason.label());
+        }
+        text
     }
 
     /// Whether another server of the region has told of this client.

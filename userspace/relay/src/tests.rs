@@ -20,6 +20,8 @@ use wire::nacl::SharedBox;
 use super::*;
 
 const DEADLINE: Duration = Duration::from_secs(20);
+/// No test changes the machine's devices.
+const SOCKET_ALONE: StunOptions = StunOptions { xdp: Xdp::Off, dropping: false };
 
 fn private(n: u8) -> NodePrivate {
     NodePrivate::from_random([n; 32])
@@ -308,7 +310,7 @@ async fn stun_is_answered_with_the_source() {
     let server = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let address = server.local_addr().unwrap();
     let answering = relay.clone();
-    tokio::spawn(async move { answering.run_stun(server).await });
+    tokio::spawn(async move { answering.run_stun(server, SOCKET_ALONE).await });
     let client = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let tx_id = wire::stun::TxId([5; 12]);
     client.send_to(b"not STUN", address).await.unwrap();
@@ -392,6 +394,7 @@ impl Daemon {
         let options = daemon::Options {
             listen: address,
             stun: Some(address),
+            stun_options: SOCKET_ALONE,
             metrics: None,
             tls,
             state: folder.path().join("state"),

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Args};
 use relay::daemon::{self, Admit, Mesh, Options};
-use relay::{Config, MeshError, MeshPeer, Rate};
+use relay::{Config, MeshError, MeshPeer, Rate, StunOptions, Xdp};
 use tokio::runtime::Builder;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -25,6 +25,8 @@ pub(crate) struct Relay {
     /// Where to answer STUN, or off.
     #[arg(long, value_name = "ADDR|off", default_value = "[::]:3478", value_parser = parse_stun)]
     stun: Place,
+    #[command(flatten)]
+    stun_args: StunArgs,
     /// How TLS is done: two PEM files, or none behind a proxy.
     #[arg(long, value_name = "off|CERT,KEY", value_parser = parse_tls)]
     tls: Tls,
@@ -48,6 +50,24 @@ pub(crate) struct Relay {
     metrics: Option<SocketAddr>,
     #[command(flatten)]
     verbosity: Verbosity,
+}
+
+/// How STUN is answered.
+#[derive(Args)]
+struct StunArgs {
+    /// Answer STUN ahead of the kernel's stack, by XDP: on every device whose driver has it, but on veths only if "on" (it
+    /// costs their other traffic more than it saves). The socket answers what the program does not.
+    #[arg(long, value_name = "auto|on|off", default_value = "auto")]
+    xdp: Xdp,
+    /// Drop STUN requests: in maintenance, so that clients choose another server.
+    #[arg(long)]
+    drop_stun: bool,
+}
+
+impl StunArgs {
+    fn options(&self) -> StunOptions {
+        StunOptions { xdp: self.xdp, dropping: self.drop_stun }
+    }
 }
 
 /// The other servers of the region.
@@ -103,6 +123,7 @@ impl Relay {
         let options = Options {
             listen: self.listen,
             stun: self.stun.0,
+            stun_options: self.stun_args.options(),
             metrics: self.metrics,
             tls: self.tls.0,
             state: self.state,

@@ -26,6 +26,13 @@ pub(crate) struct Server {
     /// Where to answer STUN [default: every address, port 3478].
     #[arg(long, value_name = "ADDR")]
     stun: Option<SocketAddr>,
+    /// Answer STUN ahead of the kernel's stack, by XDP: on every device whose driver has it, but on veths only if "on" (it
+    /// costs their other traffic more than it saves). The socket answers what the program does not [default: auto].
+    #[arg(long, value_name = "auto|on|off")]
+    xdp: Option<String>,
+    /// Drop STUN requests: in maintenance, so that clients choose another server [default: false].
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    drop_stun: Option<bool>,
     /// How TLS is done: a certificate of its own, none behind a proxy, or two PEM files [default: self-signed for an
     /// https URL, off for an http one].
     #[arg(long, value_name = "self-signed|off|CERT,KEY")]
@@ -55,6 +62,8 @@ impl Server {
             url: self.url,
             listen: self.listen,
             stun: self.stun,
+            xdp: self.xdp,
+            drop_stun: self.drop_stun,
             tls: self.tls,
             policy: self.policy,
             derp_map: (!self.derp_map.is_empty()).then_some(self.derp_map),
