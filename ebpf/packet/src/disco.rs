@@ -85,7 +85,7 @@ fn open(
 ) -> Option<[u32; 3]> {
     // Piece by piece straight into the map: a program's stack has 512 bytes.
     let payload = datagram.payload;
-    work.nonce = frame.words(payload + NONCE)?;
+    work.cipher.nonce = frame.words(payload + NONCE)?;
     work.tag = frame.words(payload + TAG)?;
     let [a, b, c, d] = frame.words(payload + BOX)?;
     let [e, f, g, h] = frame.words(payload + BOX + 16)?;
@@ -122,7 +122,7 @@ fn seal(datagram: &Datagram, peer: &DiscoPeer, nonce: [u32; 6], work: &mut Seale
     text[5] = a1 >> 16 | a2 << 16;
     text[6] = a2 >> 16 | a3 << 16;
     text[7] = a3 >> 16 | port << 16;
-    work.nonce = nonce;
+    work.cipher.nonce = nonce;
     work.seal_pong(&peer.shared);
 }
 
@@ -133,12 +133,12 @@ fn write(frame: &mut impl LinkFrame, datagram: &Datagram, own: &Key, work: &Seal
     let [a, b, c, d, e, f, g, h, ..] = work.text;
     let (first, last) = ([a, b, c, d], [e, f, g, h]);
     let ports = u32::from_ne_bytes([d0, d1, s0, s1]);
-    let payload = sum(own) + sum(&work.nonce) + sum(&work.tag) + sum(&first) + sum(&last);
+    let payload = sum(own) + sum(&work.cipher.nonce) + sum(&work.tag) + sum(&first) + sum(&last);
     let udp = udp_word(datagram, ports, payload);
     let (transport, payload) = (datagram.payload - 8, datagram.payload);
     frame.set_end(transport + UDP_PONG as usize)?;
     frame.set_words(payload + KEY, *own)?;
-    frame.set_words(payload + NONCE, work.nonce)?;
+    frame.set_words(payload + NONCE, work.cipher.nonce)?;
     frame.set_words(payload + TAG, work.tag)?;
     frame.set_words(payload + BOX, first)?;
     frame.set_words(payload + BOX + 16, last)?;

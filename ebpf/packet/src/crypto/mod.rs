@@ -13,7 +13,7 @@ mod sealed;
 mod tests;
 
 pub use blake2s::{Hash, blake2s};
-pub use salsa20::box_key;
+pub use salsa20::{XSalsa20, box_key};
 pub use sealed::{PING_LEN, PONG_LEN, Sealed};
 
 /// All words here are little endian, as Salsa20, Poly1305 and BLAKE2s read them; packet memory is copied without swapping.

@@ -19,17 +19,52 @@ pub(super) const fn hsalsa20(derived: &mut Key, key: &Key, nonce: &[u32; 4]) {
     *derived = [x[0], x[5], x[10], x[15], x[6], x[7], x[8], x[9]];
 }
 
-/// Block `counter` of the key stream; the nonce is the last 8 bytes of the 24.
-#[inline(never)]
-pub(super) const fn salsa20(stream: &mut [u32; 16], key: &Key, nonce: &[u32; 2], counter: u32) {
-    let nonce = [nonce[0], nonce[1], counter, 0];
-    let block = rounds(input(key, nonce));
-    // Made again rather than kept: a program's stack has 512 bytes.
-    let input = input(key, nonce);
-    let mut at = 0;
-    while at < 16 {
-        stream[at] = block[at].wrapping_add(input[at]);
-        at += 1;
+/// A key stream under a nonce of 24 bytes, one block at a time. One place for all of it: each pointer less is eight bytes of
+/// a program's stack less.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct XSalsa20 {
+    /// Must never repeat under a key, when sealing.
+    pub nonce: [u32; 6],
+    key: Key,
+    pub(super) block: [u32; 16],
+}
+
+impl XSalsa20 {
+    /// Takes a key, with the nonce that is here already, and makes the first block.
+    #[inline(always)]
+    pub(super) const fn begin(&mut self, key: &Key) {
+        let [first @ .., _, _] = &self.nonce;
+        hsalsa20(&mut self.key, key, first);
+        self.make(0);
+    }
+
+    /// Makes another block: two functions, or the compiler keeps what the second adds in the stack of the first, which has
+    /// 512 bytes for a whole chain of calls.
+    #[inline(always)]
+    pub(super) const fn make(&mut self, counter: u32) {
+        self.scramble(counter);
+        self.add(counter);
+    }
+
+    #[inline(never)]
+    const fn scramble(&mut self, counter: u32) {
+        self.block = rounds(self.input(counter));
+    }
+
+    #[inline(never)]
+    const fn add(&mut self, counter: u32) {
+        let input = self.input(counter);
+        let mut at = 0;
+        while at < 16 {
+            self.block[at] = self.block[at].wrapping_add(input[at]);
+            at += 1;
+        }
+    }
+
+    #[inline(always)]
+    const fn input(&self, counter: u32) -> [u32; 16] {
+        input(&self.key, [self.nonce[4], self.nonce[5], counter, 0])
     }
 }
 

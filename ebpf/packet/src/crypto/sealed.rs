@@ -6,7 +6,7 @@
 
 use super::Key;
 use super::poly1305::{tag_of_32, tag_of_46};
-use super::salsa20::{hsalsa20, salsa20};
+use super::salsa20::XSalsa20;
 
 /// Bytes of the message in a ping's box.
 pub const PING_LEN: usize = 46;
@@ -21,36 +21,34 @@ const PING_LAST: u32 = 0xffff;
 pub struct Sealed {
     /// Whose it is, as it says itself.
     pub sender: Key,
-    /// Must never repeat under a key, when sealing.
-    pub nonce: [u32; 6],
+    /// The nonce, and the cipher.
+    pub cipher: XSalsa20,
     /// Poly1305's.
     pub tag: [u32; 4],
     /// The message, open or sealed; zeros behind it.
     pub text: [u32; 12],
     right: [u32; 4],
-    subkey: Key,
-    stream: [u32; 16],
 }
 
 impl Sealed {
     /// Opens a ping in place, if the tag is right; compared without a branch on how much of it is.
     #[inline(always)]
     pub const fn open_ping(&mut self, key: &Key) -> bool {
-        self.begin(key);
+        self.cipher.begin(key);
         self.text[11] &= PING_LAST;
-        tag_of_46(&mut self.right, &self.stream, &self.text);
+        tag_of_46(&mut self.right, &self.cipher.block, &self.text);
         let ([a, b, c, d], [e, f, g, h]) = (self.right, self.tag);
         if (a ^ e) | (b ^ f) | (c ^ g) | (d ^ h) != 0 {
             return false;
         }
         let mut at = 0;
         while at < 8 {
-            self.text[at] ^= self.stream[8 + at];
+            self.text[at] ^= self.cipher.block[8 + at];
             at += 1;
         }
-        self.block(1);
+        self.cipher.make(1);
         while at < 12 {
-            self.text[at] ^= self.stream[at - 8];
+            self.text[at] ^= self.cipher.block[at - 8];
             at += 1;
         }
         self.text[11] &= PING_LAST;
@@ -60,27 +58,13 @@ impl Sealed {
     /// Seals a pong in place.
     #[inline(always)]
     pub const fn seal_pong(&mut self, key: &Key) {
-        self.begin(key);
+        self.cipher.begin(key);
         let mut at = 0;
         while at < 8 {
-            self.text[at] ^= self.stream[8 + at];
+            self.text[at] ^= self.cipher.block[8 + at];
             at += 1;
         }
         let [text @ .., _, _, _, _] = &self.text;
-        tag_of_32(&mut self.tag, &self.stream, text);
-    }
-
-    /// The key of this nonce, and the first block.
-    #[inline(always)]
-    const fn begin(&mut self, key: &Key) {
-        let [first @ .., _, _] = &self.nonce;
-        hsalsa20(&mut self.subkey, key, first);
-        self.block(0);
-    }
-
-    #[inline(always)]
-    const fn block(&mut self, counter: u32) {
-        let [_, _, _, _, last @ ..] = &self.nonce;
-        salsa20(&mut self.stream, &self.subkey, last, counter);
+        tag_of_32(&mut self.tag, &self.cipher.block, text);
     }
 }

@@ -46,14 +46,14 @@ fn the_keys_of_nacls_own_example_come_out() {
 /// Opens a box of 46 bytes.
 fn open_ping(key: &Key, nonce: &[u8; 24], sealed: &[u8]) -> Option<Vec<u8>> {
     let mut ping = Sealed::default();
-    (ping.nonce, ping.tag, ping.text) = (array(nonce), array(&sealed[..16]), array(&sealed[16..]));
+    (ping.cipher.nonce, ping.tag, ping.text) = (array(nonce), array(&sealed[..16]), array(&sealed[16..]));
     ping.open_ping(key).then(|| bytes(&ping.text)[..PING_LEN].to_vec())
 }
 
 /// Seals a box of 32 bytes.
 fn seal_pong(key: &Key, nonce: &[u8; 24], message: &[u8; 32]) -> Vec<u8> {
     let mut pong = Sealed::default();
-    pong.nonce = array(nonce);
+    pong.cipher.nonce = array(nonce);
     pong.text[..8].copy_from_slice(&array::<8>(message));
     pong.seal_pong(key);
     [&bytes(&pong.tag)[..], &bytes(&pong.text)[..PONG_LEN]].concat()
