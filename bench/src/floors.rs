@@ -24,7 +24,7 @@ pub(crate) fn run(effort: Effort) -> anyhow::Result<Vec<Row>> {
     let outcomes = take_turns(&bed, &cells, effort)?;
     let none = Outcome::absent("not in this build");
     let rows = outcomes.iter().zip(names).zip(flows).flat_map(|((outcome, name), flows)| {
-        let case = |what| format!("64 B, {flows} flows: {what}");
+        let case = |what| format!("64 B, flows in turns: {flows}; {what}");
         [
             none.cpu("floors", &case("CPU a packet"), (name, outcome), Aim::Shown),
             none.rate("floors", &case("packets/s without loss"), (name, outcome), Aim::Shown),
