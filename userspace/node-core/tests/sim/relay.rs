@@ -109,7 +109,7 @@ fn a_dead_relay_is_left_for_the_next_one() {
         let Via::Udp(path) = world.via(0, 1) else { panic!("seed {seed}") };
         let used = (2..5).find(|index| world.hosts[*index].relay_address() == path.remote).unwrap();
         world.hosts[used].relay = None;
-        world.talk(0, 1, TICK, Duration::from_millis(9500));
+        world.talk(0, 1, TICK, secs(2));
         let sent = world.talk(0, 1, TICK, secs(60));
         let Via::Udp(path) = world.via(0, 1) else { panic!("seed {seed}") };
         assert_ne!(path.remote, world.hosts[used].relay_address(), "seed {seed}");
