@@ -99,3 +99,38 @@ fn cost_of_relay_and_stun() {
         }
     });
 }
+
+/// WireGuard data on the way in and out, with nothing to do for it: what every packet of a direct peer pays.
+#[test]
+fn cost_of_steering_a_direct_peers_packets() {
+    if skipped("cost_of_steering_a_direct_peers_packets") {
+        return;
+    }
+    Namespace::new().run(|| {
+        let mut programs = Loaded::new("steering");
+        programs.set_ports(PORT, 9).expect("the map takes them");
+        programs.set_bypass(0, 0).expect("the map takes it");
+        let (peer, own) =
+            (SocketAddr::from(([192, 0, 2, 2], 41641)), SocketAddr::from(([192, 0, 2, 1], PORT)));
+        let data = programs::packets::wireguard(4, 1312);
+        let (inward, outward) = (datagram(64, peer, own, &data), datagram(64, own, peer, &data));
+        for detours in [false, true] {
+            if detours {
+                let relay = SocketAddr::from(([192, 0, 2, 9], 7777));
+                let relayed = dataplane::Relayed { relay, vni: 5, port: 9 };
+                programs.set_relayed(&[relayed]).expect("the tables take it");
+            }
+            for (program, packet) in
+                [(Program::Underlay, &inward), (Program::Steer, &inward), (Program::Egress, &outward)]
+            {
+                let cost = programs::cost::measure(&programs, program, packet, 20, 100_000).expect("it runs");
+                println!(
+                    "{}, {}: {cost:?}",
+                    program.name(),
+                    if detours { "detours of others" } else { "no detours" }
+                );
+                assert!(cost < Duration::from_micros(2), "{} takes {cost:?}", program.name());
+            }
+        }
+    });
+}
