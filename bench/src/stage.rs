@@ -67,7 +67,9 @@ impl Stage {
         host: &'lab Namespace,
         certificate: PathBuf,
     ) -> anyhow::Result<Node<'lab>> {
-        let options = node::Options { certificate: Some(certificate), ..node::Options::default() };
+        let wrapper =
+            std::env::var("WRAP").map(|w| w.split(' ').map(str::to_owned).collect()).unwrap_or_default();
+        let options = node::Options { certificate: Some(certificate), wrapper, ..node::Options::default() };
         Node::boot(host, self.lab.folder(), self.lab.tag(), options)
     }
 

@@ -5,12 +5,14 @@
 
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use lab::{Namespace, Stock};
+use lab::{Namespace, Stock, until};
 
 use crate::row::{Aim, Row};
 use crate::stage::Stage;
+
+const DEADLINE: Duration = Duration::from_secs(20);
 
 pub(crate) fn run(runs: usize) -> anyhow::Result<Vec<Row>> {
     let stage = Stage::build()?;
@@ -59,7 +61,9 @@ fn join_ours(stage: &Stage, certificate: PathBuf, key: &str, target: IpAddr) -> 
     let machine = stage.machine("ours", 32)?;
     let node = stage.ours(&machine, certificate)?;
     node.up(key, &[])?;
-    echo(&machine, target)
+    echo(&machine, target)?;
+    // A second after it changed: a machine that boots has been up for longer than that.
+    until("the netmap is cached", DEADLINE, || node.state().join("netmap.json").exists().then_some(()))
 }
 
 fn join_stock(stage: &Stage, certificate: PathBuf, key: &str, target: IpAddr) -> anyhow::Result<()> {

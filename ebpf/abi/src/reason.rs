@@ -31,6 +31,8 @@ pub enum Program {
     Egress = 10,
     /// Behind `egress`, on a device of our own: the relay's header.
     Wrap = 11,
+    /// Behind `from_tunnel` where something is forwarded: the filter, and the short way out.
+    Forward = 12,
 }
 
 /// The kernel's hook a program is written for.
@@ -46,7 +48,7 @@ pub enum Hook {
 
 impl Program {
     /// Every program.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Steer,
         Self::FromTunnel,
         Self::IntoTunnel,
@@ -59,6 +61,7 @@ impl Program {
         Self::Shield,
         Self::Egress,
         Self::Wrap,
+        Self::Forward,
     ];
 
     /// The program's name: its symbol in the object, its pin and its metric label.
@@ -76,13 +79,14 @@ impl Program {
             Self::Shield => "shield",
             Self::Egress => "egress",
             Self::Wrap => "wrap",
+            Self::Forward => "forward",
         }
     }
 
     /// Where it runs.
     pub const fn hook(self) -> Hook {
         match self {
-            Self::Steer | Self::FromTunnel | Self::ToTunnel | Self::Wrap => Hook::Ingress,
+            Self::Steer | Self::FromTunnel | Self::ToTunnel | Self::Wrap | Self::Forward => Hook::Ingress,
             Self::IntoTunnel | Self::IntoLan | Self::Egress => Hook::Egress,
             Self::Underlay | Self::Disco | Self::Relay | Self::Stun | Self::Shield => Hook::Xdp,
         }

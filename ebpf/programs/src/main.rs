@@ -16,6 +16,7 @@ mod disco;
 mod egress;
 mod fib;
 mod flows;
+mod forward;
 mod from_tunnel;
 mod gateway;
 mod into_lan;

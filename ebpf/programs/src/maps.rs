@@ -99,6 +99,10 @@ pub static BUCKETS_FULL: Array<u64> = Array::with_max_entries(BUCKETS, 0);
 #[map]
 pub static SHIELD: Array<Shield> = Array::with_max_entries(1, 0);
 
+/// The program that `from_tunnel` goes on in where something is forwarded.
+#[map]
+pub static FORWARD: ProgramArray = ProgramArray::with_max_entries(1, 0);
+
 /// Packets and bytes by program and reason.
 #[map]
 pub static COUNTERS: PerCpuArray<Counter> =

@@ -150,7 +150,7 @@ impl Programs {
     /// # Errors
     /// As [`Self::attach_tunnel`].
     pub fn attach_xdp(&mut self, ifindex: u32) -> Result<Result<(), NoXdp>, Error> {
-        if !self.is_complete {
+        if !self.is_complete || !self.pins.program(Program::Underlay).exists() {
             return Ok(Err(NoXdp::Unverified));
         }
         let path = self.pins.link(Program::Underlay, ifindex);
@@ -253,7 +253,7 @@ impl Programs {
             }
         }
         for attachment in self.attachments()? {
-            if attachment.mechanism == Mechanism::Clsact && stage == Stage::Tunnel {
+            if attachment.mechanism == Mechanism::Clsact && Stage::of(attachment.program) == stage {
                 self.attach(attachment.program, attachment.ifindex)?;
             }
         }

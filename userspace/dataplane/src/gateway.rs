@@ -74,7 +74,8 @@ impl Programs {
     /// # Errors
     /// When a map is full or refuses, or a program cannot be attached; then the stack forwards what the programs do not.
     pub fn set_gateway(&mut self, plan: Option<&GatewayPlan>) -> Result<(), Error> {
-        let Some(plan) = plan else { return self.stop_gateway() };
+        // Half of the programs would mark packets that nobody translates.
+        let Some(plan) = plan.filter(|_| self.is_complete) else { return self.stop_gateway() };
         self.set_routes(&plan.routes)?;
         for (ifindex, lan) in &plan.lans {
             let lan = Lan {

@@ -4,8 +4,8 @@
 //! is attached; one with another object loads it over the same maps and moves each link to the new program in one step.
 //! Every step can be interrupted: the object's hash is written last, so the next start does the rest again.
 //!
-//! Verifying is most of a start, so a tunnel waits only for its own programs, in TC, which are verified side by side; those
-//! ahead of the stack follow ([`Programs::rest`]). Deliberately not here: attaching (`attach`), filters (`install`).
+//! Verifying is most of a start, so a tunnel waits only for its own two programs, which are verified side by side; those of
+//! the underlay and of the LAN follow ([`Programs::rest`]). Deliberately not here: attaching (`attach`), filters (`install`).
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -65,7 +65,9 @@ impl Programs {
     pub fn load_or_adopt(device: &str) -> Result<Self, Error> {
         let mut programs = Self::load_spare_or_adopt(device, None)?;
         if let Some(rest) = programs.rest() {
-            programs.complete(rest.verify()?)?;
+            let (rest, refused) = rest.verify();
+            refused.into_iter().next().map_or(Ok(()), Err)?;
+            programs.complete(rest)?;
         }
         Ok(programs)
     }
@@ -106,7 +108,10 @@ impl Programs {
     }
 
     fn new(pins: Pins, maps: Maps, origin: Origin) -> Result<Self, Error> {
-        let relay = RelayTable::read(&maps)?;
+        let relay = match origin {
+            Origin::Loaded => RelayTable::empty(),
+            Origin::Adopted | Origin::Replaced => RelayTable::read(&maps)?,
+        };
         Ok(Self {
             pins,
             maps,
@@ -128,14 +133,22 @@ impl Programs {
     /// Brings the programs ahead of the stack into place.
     ///
     /// # Errors
-    /// When a pin or a map refuses; the next start tries again.
+    /// When `steer` is missing, or a pin or a map refuses; the next start tries again.
     pub fn complete(&mut self, rest: Rest) -> Result<(), Error> {
         let Rest(mut ebpf) = rest;
-        pin_programs(&mut ebpf, &self.pins, Stage::Underlay)?;
+        if let Some(Err(error)) = ebpf.program(Program::Steer.name()).map(aya::programs::Program::fd) {
+            return Err(Error::Load(chain(&error)));
+        }
+        pin_programs(&mut ebpf, &self.pins, Stage::Rest)?;
         fill_places(&mut ebpf)?;
         self.is_complete = true;
-        self.reattach(Stage::Underlay)?;
+        self.reattach(Stage::Rest)?;
         self.maps.object.set(0, object::identity(), 0).map_err(Error::map("OBJECT"))
+    }
+
+    /// Whether all of them are in place.
+    pub fn is_complete(&self) -> bool {
+        self.is_complete
     }
 
     /// How this process got the programs.
@@ -252,42 +265,39 @@ impl Spare {
     /// No rights, or a kernel that refuses the programs.
     pub fn load() -> Result<Self, Error> {
         let mut ebpf = create(&mut loader())?;
-        verify(&mut ebpf, Stage::Tunnel)?;
-        verify(&mut ebpf, Stage::Underlay)?;
+        must_verify(&mut ebpf, Stage::Tunnel)?;
+        must_verify(&mut ebpf, Stage::Rest)?;
         Ok(Self(ebpf))
     }
 }
 
-/// The programs ahead of the stack, in the making.
+/// The programs of the underlay and the LAN, in the making.
 pub struct Rest(Ebpf);
 
 impl Rest {
-    /// Has them verified, which takes longer than all the rest of a start.
-    ///
-    /// # Errors
-    /// A kernel that refuses them.
-    pub fn verify(mut self) -> Result<Self, Error> {
-        verify(&mut self.0, Stage::Underlay)?;
-        Ok(self)
+    /// Has them verified, which takes longer than all the rest of a start. Also what the kernel refused, each with the reason:
+    /// the stack does without them what they only shorten.
+    pub fn verify(mut self) -> (Self, Vec<Error>) {
+        let refused = verify(&mut self.0, Stage::Rest);
+        (self, refused)
     }
 }
 
 /// What is verified and pinned together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stage {
-    /// No tunnel without them.
+    /// On the WireGuard device: no tunnel without them.
     Tunnel,
-    /// XDP, and a gateway's LAN side: without them the stack does their work.
-    Underlay,
+    /// Everything else.
+    Rest,
 }
 
 impl Stage {
     /// Whose part `program` is.
     pub(crate) fn of(program: Program) -> Self {
         match program {
-            Program::ToTunnel | Program::IntoLan => Self::Underlay,
-            _ if matches!(program.hook(), Hook::Xdp) => Self::Underlay,
-            _ => Self::Tunnel,
+            Program::FromTunnel | Program::IntoTunnel => Self::Tunnel,
+            _ => Self::Rest,
         }
     }
 
@@ -314,7 +324,7 @@ fn load(pins: &Pins) -> Result<Ebpf, Error> {
         loader.map_pin_path(name, pins.map(name));
     }
     let mut ebpf = create(&mut loader)?;
-    verify(&mut ebpf, Stage::Tunnel)?;
+    must_verify(&mut ebpf, Stage::Tunnel)?;
     Ok(ebpf)
 }
 
@@ -333,25 +343,33 @@ fn pin_maps(ebpf: Ebpf, pins: &Pins) -> Result<Ebpf, Error> {
 fn pin_programs(ebpf: &mut Ebpf, pins: &Pins, stage: Stage) -> Result<(), Error> {
     for program in stage.programs() {
         let Some(loaded) = ebpf.program_mut(program.name()) else { continue };
+        if loaded.fd().is_err() {
+            // Refused. An older version's must not be taken for it.
+            pins::remove(&pins.program(program))?;
+            continue;
+        }
         pins::replace(&pins.program(program), |path| loaded.pin(path).map_err(|error| chain(&error)))?;
     }
     Ok(())
 }
 
-/// Puts the programs that `underlay` jumps to into their places.
+/// Puts the programs that others jump to into their places.
 fn fill_places(ebpf: &mut Ebpf) -> Result<(), Error> {
-    let missing = || Error::Load("the object has no map NEXT".to_owned());
+    let behind_underlay = Next::ALL.map(|next| (next as u32, next.program()));
+    fill(ebpf, "NEXT", &behind_underlay)?;
+    fill(ebpf, "FORWARD", &[(0, Program::Forward)])
+}
+
+fn fill(ebpf: &mut Ebpf, map: &'static str, programs: &[(u32, Program)]) -> Result<(), Error> {
+    let missing = || Error::Load(format!("the object has no map {map}"));
     let mut places =
-        ProgramArray::try_from(ebpf.take_map("NEXT").ok_or_else(missing)?).map_err(Error::map("NEXT"))?;
-    for next in Next::ALL {
-        let changed = match ebpf.program(next.program().name()) {
-            Some(loaded) => {
-                let loaded = loaded.fd().map_err(|error| Error::Load(chain(&error)))?;
-                places.set(next as u32, loaded, 0)
-            }
-            None => gone_is_fine(places.clear_index(&(next as u32))),
+        ProgramArray::try_from(ebpf.take_map(map).ok_or_else(missing)?).map_err(Error::map(map))?;
+    for (place, program) in programs {
+        let changed = match ebpf.program(program.name()).map(aya::programs::Program::fd) {
+            Some(Ok(loaded)) => places.set(*place, loaded, 0),
+            Some(Err(_)) | None => gone_is_fine(places.clear_index(place)),
         };
-        changed.map_err(Error::map("NEXT"))?;
+        changed.map_err(Error::map(map))?;
     }
     Ok(())
 }
@@ -361,16 +379,20 @@ fn create(loader: &mut EbpfLoader<'_>) -> Result<Ebpf, Error> {
     loader.load(object::bytes()).map_err(|error| refused(chain(&error)))
 }
 
-/// Has the programs of a stage verified, side by side.
-fn verify(ebpf: &mut Ebpf, stage: Stage) -> Result<(), Error> {
+/// Has the programs of a stage verified, side by side; the answer is what the kernel refused.
+fn verify(ebpf: &mut Ebpf, stage: Stage) -> Vec<Error> {
     let wanted = |name: &str| stage.programs().any(|program| program.name() == name);
     thread::scope(|scope| {
         let programs = ebpf.programs_mut().filter(|(name, _)| wanted(name));
         let threads: Vec<_> =
             programs.map(|(name, program)| scope.spawn(move || verify_program(name, program))).collect();
         let died = |_| Err(Error::Load("the thread that loaded it died".to_owned()));
-        threads.into_iter().try_for_each(|thread| thread.join().unwrap_or_else(died))
+        threads.into_iter().filter_map(|thread| thread.join().unwrap_or_else(died).err()).collect()
     })
+}
+
+fn must_verify(ebpf: &mut Ebpf, stage: Stage) -> Result<(), Error> {
+    verify(ebpf, stage).into_iter().next().map_or(Ok(()), Err)
 }
 
 fn verify_program(name: &str, program: &mut aya::programs::Program) -> Result<(), Error> {

@@ -13,7 +13,7 @@ use crate::error::chain;
 use crate::pins::Pins;
 
 /// Every map that the loader pins, by its name in the object.
-pub(crate) const NAMES: [&str; 39] = [
+pub(crate) const NAMES: [&str; 40] = [
     "CONFIG",
     "GENERATION",
     "HOSTS",
@@ -34,6 +34,7 @@ pub(crate) const NAMES: [&str; 39] = [
     "ANSWERED",
     "BUCKETS_FULL",
     "SHIELD",
+    "FORWARD",
     "COUNTERS",
     "OBJECT",
     "CLSACT",

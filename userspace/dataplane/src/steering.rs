@@ -61,12 +61,16 @@ pub enum Steering {
 }
 
 impl Programs {
-    /// Steers on these devices, which are attached to where they are not yet. A device that fails fails alone.
+    /// Steers on these devices, which are attached to where they are not yet. A device that fails fails alone. On none of
+    /// them before the programs are complete.
     pub fn steer(
         &mut self,
         wanted: Steer,
         devices: &BTreeMap<u32, Device>,
     ) -> Vec<(u32, Result<Steering, Error>)> {
+        if !self.is_complete {
+            return Vec::new();
+        }
         devices.iter().map(|(ifindex, device)| (*ifindex, self.steer_on(wanted, *ifindex, device))).collect()
     }
 

@@ -152,7 +152,7 @@ pub(crate) struct Kernel {
     /// Programs for the next time we go up, verified while there is nothing else to do.
     spare: Option<Spare>,
     /// Programs that no first packet waits for, while the kernel verifies them.
-    verifying: Option<JoinHandle<Result<Rest, dataplane::Error>>>,
+    verifying: Option<JoinHandle<(Rest, Vec<dataplane::Error>)>>,
     /// While we are up.
     plane: Option<(Applier, Plane)>,
 }
@@ -278,20 +278,26 @@ impl Kernel {
                     return;
                 }
             }
+            if next.is_none() && commands.is_empty() {
+                self.verify_rest();
+            }
         }
     }
 
-    /// The programs ahead of the stack are verified, or were refused: then everything goes on in TC.
-    async fn complete(&mut self, verified: Result<Result<Rest, dataplane::Error>, JoinError>) -> Vec<Report> {
+    /// What the tunnel did not wait for is verified, or was refused: then the stack does it.
+    async fn complete(&mut self, verified: Result<(Rest, Vec<dataplane::Error>), JoinError>) -> Vec<Report> {
         self.verifying = None;
-        let rest = match verified {
-            Ok(Ok(rest)) => rest,
-            Ok(Err(error)) => return trouble(Err::<(), _>(error)),
+        let (rest, refused) = match verified {
+            Ok(verified) => verified,
             Err(error) => return trouble(Err::<(), _>(error)),
         };
         // The node may have gone down meanwhile.
         let Some(programs) = self.programs() else { return Vec::new() };
-        let mut reports = trouble(programs.complete(rest));
+        if let Err(error) = programs.complete(rest) {
+            return vec![Report::Prepared(Err(programs_error(error)))];
+        }
+        let mut reports: Vec<_> =
+            refused.iter().map(|error| Report::Trouble(format!("done without: {error}"))).collect();
         reports.extend(self.attach_underlay());
         // A gateway has been without its short way until now.
         match self.desired.take() {
@@ -299,6 +305,13 @@ impl Kernel {
             desired => self.desired = desired,
         }
         reports
+    }
+
+    /// Has the rest of the programs verified, on another thread, when nothing is waiting that a first packet waits for.
+    fn verify_rest(&mut self) {
+        if let Some(rest) = self.programs().and_then(Programs::rest) {
+            self.verifying = Some(spawn_blocking(move || rest.verify()));
+        }
     }
 
     async fn obey(&mut self, command: Command) -> Vec<Report> {
@@ -390,7 +403,7 @@ impl Kernel {
         let mut reports = self.serve_underlay().await;
         reports.extend(self.answered.take().map(Report::Answering));
         reports.push(Report::Detours(self.known_detours()));
-        reports.push(Report::Prepared(opened));
+        reports.extend(opened.err().map(|error| Report::Prepared(Err(error))));
         reports
     }
 
@@ -430,9 +443,6 @@ impl Kernel {
             reports.push(Report::Detours(self.known_detours()));
         } else {
             reports.extend(self.attach_underlay());
-        }
-        if let Some(rest) = self.programs().and_then(Programs::rest) {
-            self.verifying = Some(spawn_blocking(move || rest.verify()));
         }
         reports.push(Report::Applied { generation, result });
         reports
@@ -491,7 +501,9 @@ impl Kernel {
                 Err(error) => reports.push(Report::Trouble(error.to_string())),
             }
         }
+        let is_complete = programs.is_complete();
         reports.push(Report::Steered(steered));
+        reports.extend(is_complete.then_some(Report::Prepared(Ok(()))));
         reports
     }
 

@@ -126,10 +126,7 @@ impl Daemon {
     /// Takes note of what is in the kernel. Peers' pings are answered on the device as long as it is there.
     fn follow_plane(&mut self, plane: Option<Plane>) {
         match plane {
-            Some(_) => {
-                self.order(Command::Pins(self.node.pinned_routes()));
-                self.release();
-            }
+            Some(_) => self.order(Command::Pins(self.node.pinned_routes())),
             None => {
                 self.held = Some(Vec::new());
                 self.order(Command::Rest);

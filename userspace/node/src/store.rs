@@ -86,12 +86,15 @@ impl Store {
         }
     }
 
-    /// Replaces the state; returns when it is safe on the disk.
+    /// Replaces the state, unless it is what is stored; returns when it is safe on the disk.
     ///
     /// # Errors
     /// [`Error::State`]; what was stored before stays.
     pub(crate) fn save(&self, state: &State) -> Result<(), Error> {
         let envelope = state.to_text().map_err(|error| self.error(error.to_string()))?;
+        if fs::read(self.folder.join(STATE_FILE)).is_ok_and(|stored| stored == envelope) {
+            return Ok(());
+        }
         self.replace(&envelope)
             .map_err(|error| self.error(format!("cannot be written: {error}; is the disk full?")))
     }

@@ -7,7 +7,7 @@
 use std::fmt;
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use rustls::client::WebPkiServerVerifier;
 use rustls::crypto::CryptoProvider;
@@ -116,13 +116,16 @@ pub fn pin(certificate: &CertificateDer<'_>) -> String {
 #[derive(Clone)]
 pub struct Trust {
     /// `None` when there are no roots at all: then only pins are believed.
-    roots: Option<Roots>,
+    roots: Arc<LazyRoots>,
     provider: Arc<CryptoProvider>,
 }
 
+/// Hundreds of files, ten milliseconds: read in the background, and waited for by the first who needs them.
+type LazyRoots = LazyLock<Option<Roots>, Box<dyn FnOnce() -> Option<Roots> + Send>>;
+
 impl fmt::Debug for Trust {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Trust({})", if self.roots.is_some() { "roots" } else { "pins only" })
+        write!(f, "Trust({})", if self.roots().is_some() { "roots" } else { "pins only" })
     }
 }
 
@@ -133,18 +136,23 @@ impl Trust {
     /// When `extra` cannot be read or holds no certificate.
     pub fn system(extra: Option<&Path>) -> Result<Self, TlsError> {
         let mut roots = RootCertStore::empty();
-        let native = rustls_native_certs::load_native_certs();
-        for error in native.errors {
-            tracing::warn!("trust store: {error}");
-        }
-        roots.add_parsable_certificates(native.certs);
         if let Some(path) = extra {
             let what = || format!("CA file {}", path.display());
             let pem =
                 std::fs::read(path).map_err(|e| TlsError::Config { what: what(), why: e.to_string() })?;
             add_pem(&mut roots, &pem).map_err(|why| TlsError::Config { what: what(), why })?;
         }
-        Self::of(roots)
+        let trust = Self::of(move |provider| {
+            let native = rustls_native_certs::load_native_certs();
+            for error in native.errors {
+                tracing::warn!("trust store: {error}");
+            }
+            roots.add_parsable_certificates(native.certs);
+            verified_by(roots, provider)
+        });
+        let early = trust.roots.clone();
+        std::thread::spawn(move || LazyLock::force(&early).is_some());
+        Ok(trust)
     }
 
     /// Only the roots in this PEM text.
@@ -155,20 +163,18 @@ impl Trust {
         let mut roots = RootCertStore::empty();
         add_pem(&mut roots, pem)
             .map_err(|why| TlsError::Config { what: "CA certificates".to_owned(), why })?;
-        Self::of(roots)
+        Ok(Self::of(move |provider| verified_by(roots, provider)))
     }
 
-    fn of(roots: RootCertStore) -> Result<Self, TlsError> {
+    fn of(load: impl FnOnce(Arc<CryptoProvider>) -> Option<Roots> + Send + 'static) -> Self {
         let provider = Arc::new(default_provider());
-        if roots.is_empty() {
-            return Ok(Self { roots: None, provider });
-        }
-        let anchors = Arc::new(roots);
-        let webpki =
-            WebPkiServerVerifier::builder_with_provider(anchors.clone(), provider.clone()).build().map_err(
-                |error| TlsError::Config { what: "trust store".to_owned(), why: error.to_string() },
-            )?;
-        Ok(Self { roots: Some(Roots { anchors, webpki }), provider })
+        let for_roots = provider.clone();
+        let load: Box<dyn FnOnce() -> Option<Roots> + Send> = Box::new(move || load(for_roots));
+        Self { roots: Arc::new(LazyLock::new(load)), provider }
+    }
+
+    fn roots(&self) -> Option<&Roots> {
+        self.roots.as_ref().as_ref()
     }
 
     /// TLS on `stream` as a client of `host`, a name or an address.
@@ -187,8 +193,11 @@ impl Trust {
                 what: format!("host {host:?}"),
                 why: error.to_string(),
             })?;
-        let verifier =
-            Verifier { roots: self.roots.clone(), expect: expect.clone(), provider: self.provider.clone() };
+        let verifier = Verifier {
+            roots: self.roots().cloned(),
+            expect: expect.clone(),
+            provider: self.provider.clone(),
+        };
         let mut config = ClientConfig::builder_with_provider(self.provider.clone())
             .with_safe_default_protocol_versions()
             .map_err(|error| TlsError::Config { what: "TLS versions".to_owned(), why: error.to_string() })?
@@ -201,6 +210,18 @@ impl Trust {
             .await
             .map_err(|error| classify(host, error))
     }
+}
+
+fn verified_by(roots: RootCertStore, provider: Arc<CryptoProvider>) -> Option<Roots> {
+    if roots.is_empty() {
+        return None;
+    }
+    let anchors = Arc::new(roots);
+    let webpki = WebPkiServerVerifier::builder_with_provider(anchors.clone(), provider)
+        .build()
+        .inspect_err(|error| tracing::warn!(%error, "the trust store cannot be used"))
+        .ok()?;
+    Some(Roots { anchors, webpki })
 }
 
 fn add_pem(roots: &mut RootCertStore, pem: &[u8]) -> Result<(), String> {
