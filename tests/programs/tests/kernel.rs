@@ -260,6 +260,10 @@ fn programs_verified_before_serve_like_others_but_never_replace_what_is_there() 
         assert_eq!(fresh.origin(), Origin::Loaded);
         assert_eq!(judge(&fresh, Program::FromTunnel, &reply("77.7.7.7", 4000)), Some(Reason::NoFilter));
         fresh.install(&cases::filter()).expect("the filter fits");
+        assert!(!fresh.is_complete(), "the tunnel's programs are all it waits for");
+        let (rest, refused) = fresh.rest().expect("put off").verify();
+        assert!(refused.is_empty(), "{refused:?}");
+        fresh.complete(rest).expect("pinned");
         assert_eq!(Programs::load_or_adopt(DEVICE).expect("adopted").origin(), Origin::Adopted);
     });
 }
