@@ -153,7 +153,7 @@ mod tests {
 
     #[test]
     fn a_line_that_is_no_record_is_none() {
-        for line in ["", "1 2", "9 0 6 60 0 100.64.0.1 100.64.0.2", "1 99 6 60 0 100.64.0.1 100.64.0.2"] {
+        for line in ["", "1 2", "99 0 6 60 0 100.64.0.1 100.64.0.2", "1 999 6 60 0 100.64.0.1 100.64.0.2"] {
             assert_eq!(TraceRecord::parse(line), None, "{line:?}");
         }
     }

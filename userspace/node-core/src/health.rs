@@ -26,6 +26,8 @@ pub(crate) struct Facts {
     /// Any address to be reached at.
     pub(crate) online: bool,
     pub(crate) home: Option<RegionId>,
+    /// A netcheck is under way: there may be a home in a moment.
+    pub(crate) searching: bool,
     pub(crate) home_name: String,
     pub(crate) home_connected: bool,
     /// Names of peers that DISCO reaches and WireGuard does not.
@@ -58,7 +60,8 @@ pub(crate) fn warnings(facts: &Facts) -> Vec<Warning> {
     let offline = "No network is up: there is no address to reach peers from.";
     add(!f.online, "network-status", offline.into());
     let homeless = "No relay server could be chosen, so peers may not find this node. Check UDP and TCP towards the relays.";
-    add(f.has_map && f.online && f.home.is_none(), "no-derp-home", homeless.into());
+    let is_homeless = f.home.is_none() && !f.searching;
+    add(f.has_map && f.online && is_homeless, "no-derp-home", homeless.into());
     let unconnected = format!(
         "The relay server of region '{}' cannot be reached, so peers may not find this node. Check TCP towards it.",
         f.home_name
@@ -103,6 +106,7 @@ mod tests {
         assert_eq!(codes(&Facts { want_running: false, key_expired: true, ..well() }), ["wantrunning-false"]);
         assert_eq!(codes(&Facts { online: false, home_connected: false, ..well() }), ["network-status"]);
         assert_eq!(codes(&Facts { home: None, ..well() }), ["no-derp-home"]);
+        assert!(codes(&Facts { home: None, searching: true, ..well() }).is_empty(), "not yet");
         assert_eq!(codes(&Facts { home_connected: false, ..well() }), ["no-derp-connection"]);
         let blocked = Facts { firewalled: ["a".into(), "b".into()].into(), wireguard_port: 41641, ..well() };
         assert_eq!(codes(&blocked), ["wireguard-blocked"]);

@@ -31,7 +31,8 @@ fn auth_keys_that_do_not_admit_say_why() -> anyhow::Result<()> {
     other.up(&used, &[])?;
     complains(&up(&used)?, &["already been used (1 of 1 uses)", "ask for a new one"]);
     node.up(&server.auth_key("alice", &[])?, &[])?;
-    assert_eq!(node.status()?["Health"].as_array().map(Vec::len), Some(0), "a warning outlived its cause");
+    let health = node.status()?["Health"].clone();
+    assert_eq!(health.as_array().map(Vec::len), Some(0), "a warning outlived its cause: {health}");
     Ok(())
 }
 

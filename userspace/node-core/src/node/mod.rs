@@ -363,6 +363,7 @@ impl Node {
             key_expired: self.is_key_expired(now),
             online: self.is_online(),
             home: self.home,
+            searching: self.netcheck.is_running(),
             home_name: home_region.map(|region| region.region_name.clone()).unwrap_or_default(),
             home_connected: self
                 .home

@@ -167,7 +167,7 @@ mod tests {
         <serviceList><service><serviceType>urn:schemas-upnp-org:service:Layer3Forwarding:1</serviceType>
         <controlURL>/no</controlURL></service></serviceList><deviceList><device><serviceList><service>
         <serviceType>urn:schemas-upnp-org:service:WANIPConnection:1</serviceType>
-        <controlURL>URL</controlURL></service></serviceList></device></deviceList></device></root>"#;
+        <controlURL>HERE</controlURL></service></serviceList></device></deviceList></device></root>"#;
 
     #[test]
     fn a_gateway_is_found_by_its_answer_and_its_service_by_its_description() {
@@ -178,7 +178,7 @@ mod tests {
         assert_eq!(location(b"\xff"), None);
         for (url, path) in [("/ctl/IPConn", "/ctl/IPConn"), ("http://192.168.1.1:5000/c", "/c"), ("c", "/c")]
         {
-            assert_eq!(service(&DESCRIPTION.replace("URL", url)).unwrap().path, path);
+            assert_eq!(service(&DESCRIPTION.replace("HERE", url)).unwrap().path, path);
         }
         assert_eq!(service("<root/>"), Err(Error::Foreign));
         assert_eq!(service("no XML"), Err(Error::Foreign));
@@ -186,7 +186,7 @@ mod tests {
 
     #[test]
     fn calls_name_their_service_and_faults_are_read() {
-        let service = service(&DESCRIPTION.replace("URL", "/c")).unwrap();
+        let service = service(&DESCRIPTION.replace("HERE", "/c")).unwrap();
         let call = service.add(4096, "192.168.1.2:41641".parse().unwrap(), Duration::from_secs(7200));
         assert_eq!(call.action, "\"urn:schemas-upnp-org:service:WANIPConnection:1#AddPortMapping\"");
         assert!(call.body.contains("<NewInternalClient>192.168.1.2</NewInternalClient>"), "{}", call.body);
