@@ -4,8 +4,8 @@
 //! is attached; one with another object loads it over the same maps and moves each link to the new program in one step.
 //! Every step can be interrupted: the object's hash is written last, so the next start does the rest again.
 //!
-//! Verifying is most of a start, so a tunnel waits only for its own two programs, which are verified side by side; those of
-//! the underlay and of the LAN follow ([`Programs::rest`]). Deliberately not here: attaching (`attach`), filters (`install`).
+//! Verifying is most of a start, so a tunnel waits only for its own programs and for `steer`, which are verified side by side;
+//! those ahead of the stack and of the LAN follow ([`Programs::rest`]). Deliberately not here: attaching (`attach`), filters (`install`).
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -133,12 +133,9 @@ impl Programs {
     /// Brings the programs ahead of the stack into place.
     ///
     /// # Errors
-    /// When `steer` is missing, or a pin or a map refuses; the next start tries again.
+    /// When a pin or a map refuses; the next start tries again.
     pub fn complete(&mut self, rest: Rest) -> Result<(), Error> {
         let Rest(mut ebpf) = rest;
-        if let Some(Err(error)) = ebpf.program(Program::Steer.name()).map(aya::programs::Program::fd) {
-            return Err(Error::Load(chain(&error)));
-        }
         pin_programs(&mut ebpf, &self.pins, Stage::Rest)?;
         fill_places(&mut ebpf)?;
         self.is_complete = true;
@@ -271,7 +268,7 @@ impl Spare {
     }
 }
 
-/// The programs of the underlay and the LAN, in the making.
+/// The programs ahead of the stack and of the LAN, in the making.
 pub struct Rest(Ebpf);
 
 impl Rest {
@@ -286,7 +283,7 @@ impl Rest {
 /// What is verified and pinned together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stage {
-    /// On the WireGuard device: no tunnel without them.
+    /// On the WireGuard device, and what finds its direct paths: no tunnel without them.
     Tunnel,
     /// Everything else.
     Rest,
@@ -296,7 +293,7 @@ impl Stage {
     /// Whose part `program` is.
     pub(crate) fn of(program: Program) -> Self {
         match program {
-            Program::FromTunnel | Program::IntoTunnel => Self::Tunnel,
+            Program::FromTunnel | Program::IntoTunnel | Program::Steer => Self::Tunnel,
             _ => Self::Rest,
         }
     }

@@ -61,16 +61,13 @@ pub enum Steering {
 }
 
 impl Programs {
-    /// Steers on these devices, which are attached to where they are not yet. A device that fails fails alone. On none of
-    /// them before the programs are complete.
+    /// Steers on these devices, which are attached to where they are not yet. A device that fails fails alone. In TC
+    /// before the programs are complete.
     pub fn steer(
         &mut self,
         wanted: Steer,
         devices: &BTreeMap<u32, Device>,
     ) -> Vec<(u32, Result<Steering, Error>)> {
-        if !self.is_complete {
-            return Vec::new();
-        }
         devices.iter().map(|(ifindex, device)| (*ifindex, self.steer_on(wanted, *ifindex, device))).collect()
     }
 

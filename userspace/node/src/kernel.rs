@@ -501,9 +501,8 @@ impl Kernel {
                 Err(error) => reports.push(Report::Trouble(error.to_string())),
             }
         }
-        let is_complete = programs.is_complete();
         reports.push(Report::Steered(steered));
-        reports.extend(is_complete.then_some(Report::Prepared(Ok(()))));
+        reports.push(Report::Prepared(Ok(())));
         reports
     }
 
