@@ -378,7 +378,7 @@ impl Pair {
             namespace.ip(&format!("address add 192.0.2.{host}/24 dev under0"));
         }
         forward(&relay);
-        let keys = nodes.each_ref().map(|node| node.set_up());
+        let keys = nodes.each_ref().map(Inside::set_up);
         for (n, node) in nodes.iter().enumerate() {
             node.0.ip(&format!("address add 10.0.0.{}/24 dev wg0", n + 1));
             let peer = keys[1 - n].clone();
