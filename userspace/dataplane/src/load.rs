@@ -304,7 +304,7 @@ impl Stage {
 }
 
 /// A loader that knows nothing of the kernel's own types. aya's reads them as it is made, whether or not they are wanted: 5 MB
-/// parsed into 13 MB of heap in 20 to 40 ms, for relocations that our programs do not have. So it is made by a thread whose
+/// parsed into 13 MB of heap in 12 ms, more on a busy machine, for relocations that our programs do not have. So it is made by a thread whose
 /// root has no `/sys`; where the kernel does not allow that, it only takes longer.
 fn loader() -> EbpfLoader<'static> {
     let blind = || {
